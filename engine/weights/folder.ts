@@ -1,67 +1,97 @@
-// A model in a local folder (or a mounted volume): the source that needs nothing but the file system.
-// Files are opened once and read by position, so several ranges of one file may be in flight.
-import { type FileHandle, open, readdir, readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
-import { type FileEntry, ModelError, type Source } from './source.ts'
+// A model in a local folder (or a mounted volume), and the snapshots that cache.ts leaves. Opened by source.ts.
+// Files stay open until close(), so that a folder replaced while it is being read cannot mix two versions of a file.
+import { type FileHandle, open, readdir, readlink, stat } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { type FileEntry, isModelFile, type Source, SourceError } from './source.ts'
+
+/** tokenizer.json of the largest vocabularies is about 35 MB. */
+const maxTextBytes = 256 * 2 ** 20
 
 export async function openFolder(path: string): Promise<Source> {
-  const info = await stat(path).catch((cause: NodeJS.ErrnoException) => {
-    throw new ModelError(`model folder ${path}: ${cause.code === 'ENOENT' ? 'no such folder' : cause.message}`, {
-      cause,
-    })
-  })
-  if (!info.isDirectory())
-    throw new ModelError(`model folder ${path} is a file; give the folder that holds config.json`)
-  return new Folder(path)
-}
+  const entries = await listFolder(path)
+  assertModel(path, entries)
+  const handles = new Map<string, Promise<FileHandle>>()
 
-class Folder implements Source {
-  readonly name: string
-  #handles = new Map<string, Promise<FileHandle>>()
-
-  constructor(path: string) {
-    this.name = path
-  }
-
-  async list(): Promise<FileEntry[]> {
-    const entries: FileEntry[] = []
-    for (const name of (await readdir(this.name)).sort()) {
-      const info = await stat(join(this.name, name))
-      if (info.isFile()) entries.push({ name, bytes: info.size })
-    }
-    return entries
-  }
-
-  async read(file: string, begin: number, end: number): Promise<Uint8Array> {
-    const handle = await this.#open(file)
-    const bytes = new Uint8Array(end - begin)
-    let done = 0
-    while (done < bytes.length) {
-      const { bytesRead } = await handle.read(bytes, done, bytes.length - done, begin + done)
-      if (bytesRead === 0)
-        throw new ModelError(
-          `${join(this.name, file)} ends at byte ${begin + done}, ${end} were expected: it was cut short`,
-        )
-      done += bytesRead
-    }
-    return bytes
-  }
-
-  text(file: string): Promise<string> {
-    return readFile(join(this.name, file), 'utf8')
-  }
-
-  async close(): Promise<void> {
-    const handles = await Promise.allSettled(this.#handles.values())
-    this.#handles.clear()
-    for (const handle of handles) if (handle.status === 'fulfilled') await handle.value.close()
-  }
-
-  #open(file: string): Promise<FileHandle> {
-    const known = this.#handles.get(file)
-    if (known) return known
-    const handle = open(join(this.name, file), 'r')
-    this.#handles.set(file, handle)
+  function handleOf(file: string): Promise<FileHandle> {
+    const handle = handles.get(file) ?? openFile(path, file)
+    handles.set(file, handle)
     return handle
   }
+
+  async function read(file: string, begin: number, end: number): Promise<Uint8Array> {
+    const handle = await handleOf(file)
+    const target = new Uint8Array(end - begin)
+    for (let done = 0; done < target.length; ) {
+      const { bytesRead } = await handle.read(target, done, target.length - done, begin + done)
+      if (bytesRead === 0)
+        throw new SourceError('corrupt', `${join(path, file)} ends at byte ${begin + done}, before byte ${end}`)
+      done += bytesRead
+    }
+    return target
+  }
+
+  return {
+    list: async () => entries,
+    read,
+    text: async (file) => decodeText(join(path, file), await read(file, 0, sizeOf(path, entries, file))),
+    close: async () => {
+      const opened = await Promise.allSettled(handles.values())
+      handles.clear()
+      for (const result of opened) if (result.status === 'fulfilled') await result.value.close()
+    },
+  }
+}
+
+/** The model files of a folder, by name; in a snapshot the link's target is named after the content. */
+export async function listFolder(path: string): Promise<FileEntry[]> {
+  const info = await stat(path).catch((error) => refuse(path, error))
+  if (!info.isDirectory()) throw new SourceError('invalid', `${path} is a file; give the folder that holds config.json`)
+  const names = (await readdir(path).catch((error) => refuse(path, error))).filter(isModelFile).sort()
+  return Promise.all(
+    names.map(async (name): Promise<FileEntry> => {
+      const file = join(path, name)
+      const { size } = await stat(file).catch((error) => refuse(file, error))
+      const target = await readlink(file).catch(() => '')
+      return target.startsWith('../../blobs/') ? { name, bytes: size, etag: basename(target) } : { name, bytes: size }
+    }),
+  )
+}
+
+/** Refuses what cannot be a model, before anything is downloaded or read. */
+export function assertModel(where: string, entries: FileEntry[]): void {
+  if (!entries.some((entry) => entry.name === 'config.json'))
+    throw new SourceError('invalid', `${where} has no config.json, so it is not a model in Hugging Face layout`)
+  if (!entries.some((entry) => entry.name.endsWith('.safetensors')))
+    throw new SourceError(
+      'invalid',
+      `${where} has no *.safetensors; other weight formats are not read, convert the model`,
+    )
+}
+
+export function sizeOf(where: string, entries: FileEntry[], file: string): number {
+  const entry = entries.find((entry) => entry.name === file)
+  if (!entry) throw new SourceError('not_found', `${where} has no ${file}`)
+  return entry.bytes
+}
+
+export function decodeText(where: string, bytes: Uint8Array): string {
+  if (bytes.length > maxTextBytes)
+    throw new SourceError('invalid', `${where} has ${bytes.length} bytes, too many for text`)
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new SourceError('corrupt', `${where} is not UTF-8 text`)
+  }
+}
+
+async function openFile(path: string, file: string): Promise<FileHandle> {
+  if (!isModelFile(file)) throw new SourceError('invalid', `${file} is not a file that a model may have`)
+  const name = join(path, file)
+  return open(name, 'r').catch((error) => refuse(name, error))
+}
+
+function refuse(path: string, error: NodeJS.ErrnoException): never {
+  if (error.code === 'ENOENT') throw new SourceError('not_found', `${path} does not exist`)
+  if (error.code === 'EACCES') throw new SourceError('denied', `${path} may not be read by this user`)
+  throw new SourceError('invalid', `${path} cannot be read: ${error.code ?? error.message}`)
 }
