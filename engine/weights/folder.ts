@@ -31,6 +31,7 @@ export async function openFolder(path: string): Promise<Source> {
   }
 
   return {
+    name: path,
     list: async () => entries,
     read,
     text: async (file) => decodeText(join(path, file), await read(file, 0, sizeOf(path, entries, file))),

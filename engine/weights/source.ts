@@ -9,6 +9,8 @@ import type { Clock } from '../../queue/clock.ts'
 export type FileEntry = { name: string; bytes: number; etag?: string }
 
 export interface Source {
+  /** How an error should call it: the folder, s3://bucket/prefix, org/name. */
+  readonly name: string
   list(): Promise<FileEntry[]>
   /** Bytes [begin, end) of the file. */
   read(file: string, begin: number, end: number): Promise<Uint8Array>
@@ -42,11 +44,17 @@ export type SourceOptions = {
 
 export type SourceErrorCode = 'not_found' | 'denied' | 'invalid' | 'unreachable' | 'changed' | 'corrupt' | 'disk_full'
 
-export class SourceError extends Error {
+/** The files are not what a model needs: the message names the file and the fix. */
+export class ModelError extends Error {
+  override name = 'ModelError'
+}
+
+/** The files cannot be had; `code` says which kind of obstacle it is. */
+export class SourceError extends ModelError {
+  override name = 'SourceError'
   readonly code: SourceErrorCode
-  constructor(code: SourceErrorCode, message: string) {
-    super(message)
-    this.name = 'SourceError'
+  constructor(code: SourceErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options)
     this.code = code
   }
 }
