@@ -1,0 +1,147 @@
+// What the engine sampled -> what the client gets: text per token, log-probability records, finish reasons, usage.
+// Lives on the main thread (the engine thread never touches text). The daemon and LLM read `RequestOutput`, which keeps
+// every token of a running request, so whatever was lost on the way can be sent again.
+//
+// The rule: a token's text is a function of prompt, ids and sampling alone. A request that was cut off anywhere and
+// resumed from its journal continues exactly as if it had not been.
+import type { Element, Finish, Token, Usage } from '../../queue/event.ts'
+import type { Sampling } from '../../queue/job.ts'
+import { Detokenizer } from './detokenizer.ts'
+import { StopStrings } from './stop.ts'
+import type { Vocab } from './vocab.ts'
+
+/** One sampled token, as the engine reports it. */
+export type SampledToken = {
+  id: string
+  choice: number
+  token: number
+  /** Position in the choice's output, counted from its very first token. */
+  index: number
+  /** The sampled token first, then the most likely ones in order. */
+  logprobs?: { id: number; logprob: number; rank: number }[]
+  finish?: 'stop' | 'length'
+  /** The stop token of the request that ended it; absent for end of sequence. */
+  stopTokenId?: number
+  /** With the first token: prompt tokens found in the prefix cache. */
+  cachedTokens?: number
+}
+
+export type OutputRequest = { id: string; prompt: Uint32Array; sampling: Sampling }
+
+export class OutputProcessor {
+  #vocab: Vocab
+  #requests = new Map<string, RequestOutput>()
+
+  constructor(vocab: Vocab) {
+    this.#vocab = vocab
+  }
+
+  /** `journal`: per choice what was already emitted, by this engine or another; empty for a fresh request. */
+  add(request: OutputRequest, journal: Element[][] = []): RequestOutput {
+    const output = new RequestOutput(this.#vocab, request, journal)
+    this.#requests.set(request.id, output)
+    return output
+  }
+
+  remove(id: string) {
+    this.#requests.delete(id)
+  }
+
+  /** Takes in one step. `stopped`: choices that a stop string ended, which the engine does not know of yet. */
+  process(outputs: SampledToken[]): { touched: Set<RequestOutput>; stopped: { id: string; choice: number }[] } {
+    const touched = new Set<RequestOutput>()
+    const stopped: { id: string; choice: number }[] = []
+    for (const output of outputs) {
+      const request = this.#requests.get(output.id)
+      const choice = request?.choices[output.choice]
+      // A step that ran before an abort arrived still reports tokens of what was aborted.
+      if (!request || !choice || choice.finish) continue
+      if (output.cachedTokens !== undefined) request.cachedTokens = Math.max(request.cachedTokens, output.cachedTokens)
+      choice.push(output)
+      touched.add(request)
+      if (choice.finish && !output.finish) stopped.push({ id: output.id, choice: output.choice })
+    }
+    return { touched, stopped }
+  }
+}
+
+/** One request: its choices and, when all are finished, its usage. */
+export class RequestOutput {
+  readonly id: string
+  readonly choices: ChoiceOutput[]
+  cachedTokens = 0
+  #promptTokens: number
+
+  constructor(vocab: Vocab, request: OutputRequest, journal: Element[][]) {
+    this.id = request.id
+    this.#promptTokens = request.prompt.length
+    this.choices = Array.from(
+      { length: request.sampling.n },
+      (_, choice) => new ChoiceOutput(vocab, request, journal[choice] ?? []),
+    )
+  }
+
+  get isFinished(): boolean {
+    return this.choices.every((choice) => choice.finish !== null)
+  }
+
+  get usage(): Usage {
+    const completionTokens = this.choices.reduce((sum, choice) => sum + choice.tokens.length, 0)
+    return { promptTokens: this.#promptTokens, completionTokens, cachedTokens: this.cachedTokens }
+  }
+}
+
+/** One choice: the tokens so far and how it ended. */
+export class ChoiceOutput {
+  readonly tokens: Token[] = []
+  finish: Finish | null = null
+  #vocab: Vocab
+  #sampling: Sampling
+  #detokenizer: Detokenizer
+  #stops: StopStrings
+
+  constructor(vocab: Vocab, request: OutputRequest, journal: Element[]) {
+    const { sampling, prompt } = request
+    this.#vocab = vocab
+    this.#sampling = sampling
+    this.#detokenizer = new Detokenizer(vocab, { skipSpecialTokens: sampling.skipSpecialTokens, prompt })
+    this.#stops = new StopStrings(sampling.stop, { include: sampling.includeStopString })
+    for (const element of journal) this.#replay(element)
+  }
+
+  push(output: SampledToken) {
+    if (output.index !== this.tokens.length) {
+      throw new Error(
+        `token ${output.index} of ${output.id}/${output.choice} came where ${this.tokens.length} was next`,
+      )
+    }
+    // The token that ended the sequence is counted and reported, but its text belongs to the answer only on request.
+    const isText = output.finish !== 'stop' || this.#sampling.includeStopString
+    const token: Token = { id: output.token, text: isText ? this.#text(output.token) : '' }
+    if (output.logprobs) {
+      token.logprobs = output.logprobs.map((entry) => ({ ...entry, bytes: [...this.#vocab.bytes(entry.id)] }))
+    }
+    this.tokens.push(token)
+    if (this.#stops.matched !== null) this.finish = { text: '', reason: 'stop', stopReason: this.#stops.matched }
+    else if (output.finish) this.finish = this.#end(output.finish, output.stopTokenId ?? null)
+  }
+
+  #text(id: number): string {
+    return this.#stops.push(this.#detokenizer.push(id), this.tokens.length >= this.#sampling.minTokens)
+  }
+
+  #end(reason: 'stop' | 'length', stopReason: number | null): Finish {
+    const text = this.#stops.push(this.#detokenizer.flush(), false) + this.#stops.flush()
+    return { text, reason, stopReason }
+  }
+
+  #replay(element: Element) {
+    if ('finish' in element) {
+      this.finish = element.finish
+      return
+    }
+    this.#text(element.token.id)
+    this.tokens.push(element.token)
+    if (this.#stops.matched !== null) this.finish = { text: '', reason: 'stop', stopReason: this.#stops.matched }
+  }
+}
