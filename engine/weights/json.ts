@@ -18,6 +18,13 @@ export function checkJson<Value>(file: string, schema: z.ZodType<Value>, value: 
   const issue = parsed.error.issues[0]!
   const found = issue.path.reduce((at: unknown, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value)
   const path = [...(field ? [field] : []), ...issue.path].join('.')
-  const shown = found === undefined ? 'missing' : String(JSON.stringify(found)).slice(0, 100)
-  throw new ModelError(`${file}: ${path ? `${path}: ` : ''}${issue.message} (${shown})`)
+  throw new ModelError(`${file}: ${path ? `${path}: ` : ''}${issue.message} (${show(found)})`)
+}
+
+/** What stands in a file, short enough for one line of an error. */
+export function show(value: unknown): string {
+  if (value === undefined) return 'missing'
+  if (Array.isArray(value))
+    return `[${value.slice(0, 8).map((item) => (typeof item === 'object' ? '?' : String(item)))}]`
+  return typeof value === 'object' && value !== null ? 'an object' : String(value).slice(0, 120)
 }
