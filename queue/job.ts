@@ -50,6 +50,11 @@ export const Job = z.object({
   adapter: z.int().min(0),
   /** Salt of the KV-block hashes: sequences share blocks only under the same salt. */
   salt: z.string(),
+  /** Hashes of the first KV blocks (prefix.ts): lets claim prefer an engine that holds them. */
+  prefixes: z
+    .array(z.string().regex(/^[\w-]{1,64}$/))
+    .max(16)
+    .optional(),
   prompt: z.instanceof(Uint32Array),
   sampling: Sampling,
   /** Unix time in ms after which the job is no longer worth starting; 0 for never. */

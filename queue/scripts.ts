@@ -1,0 +1,22 @@
+// Loads lua/<name>.lua, one command per file. A line `-- @include <piece>` is replaced by lua/include/<piece>.lua, so that
+// shared pieces exist once and every server still sees one self-contained text. Real and embedded Redis run these same
+// texts.
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+
+export const scriptNames = ['enqueue', 'claim', 'append', 'beat', 'reap', 'release', 'cancel', 'fetch', 'pool'] as const
+export type ScriptName = (typeof scriptNames)[number]
+export type Script = { name: ScriptName; text: string; sha: string }
+
+function read(path: string): string {
+  return readFileSync(new URL(`./lua/${path}.lua`, import.meta.url), 'utf8')
+}
+
+function load(name: ScriptName): Script {
+  const text = read(name).replace(/^-- @include (\w+)$/gm, (_, piece) => read(`include/${piece}`).trimEnd())
+  return { name, text, sha: createHash('sha1').update(text).digest('hex') }
+}
+
+export function loadScripts(): Record<ScriptName, Script> {
+  return Object.fromEntries(scriptNames.map((name) => [name, load(name)])) as Record<ScriptName, Script>
+}
