@@ -1,0 +1,83 @@
+// From a checkpoint to something that computes logits: the one place that knows which architecture is which file.
+// Called by the engine, scripts/llm.ts and scripts/verify.ts.
+import type { Device } from '../native/device.ts'
+import type { Commands, KvLayer } from '../native/ops.ts'
+import type { Tensor } from '../native/tensor.ts'
+import type { WeightReader } from '../weights/load.ts'
+import type { Architecture, ModelConfig } from './config.ts'
+import { type Batch, Scratch, type Shared, type Step } from './layers.ts'
+import { llama } from './llama.ts'
+import { cosSinTable } from './rope.ts'
+import { Weights } from './weights.ts'
+
+type Build = (weights: Weights, shared: Shared) => (step: Step, kv: KvLayer[]) => Tensor
+
+const architectures: Record<Architecture, Build> = {
+  LlamaForCausalLM: llama,
+  MistralForCausalLM: llama,
+  Qwen2ForCausalLM: llama,
+}
+
+export type ModelOptions = {
+  /** Of the weights and the KV cache; activations are f32. */
+  dtype: 'float32' | 'bfloat16'
+  /** The most tokens a step may have (max_num_batched_tokens). */
+  maxTokens: number
+  /** The most rows of a step whose logits may be wanted. */
+  maxLogits: number
+  /** The longest sequence (max_model_len); the checkpoint's own limit if absent. */
+  maxPositions?: number
+}
+
+export type Model = {
+  readonly config: ModelConfig
+  readonly weightBytes: number
+  /** Appends one step to `commands`; after they ran the result holds f32 [logitCount, vocabulary], until the next step. */
+  forward(commands: Commands, batch: Batch, kv: KvLayer[]): Tensor
+  /** Of all layers together. */
+  kvBytesPerBlock(blockSize: number): number
+  allocateKv(blocks: number, blockSize: number): KvLayer[]
+  free(): void
+}
+
+export async function createModel(
+  device: Device,
+  config: ModelConfig,
+  reader: WeightReader,
+  options: ModelOptions,
+): Promise<Model> {
+  const dtype = options.dtype === 'float32' ? 'f32' : 'bf16'
+  const weights = new Weights(device, dtype, reader)
+  const scratch = new Scratch(device, options.maxTokens)
+  const positions = options.maxPositions ?? config.maxPositions
+  const cosSin = device.upload(cosSinTable(config.rope, positions), [positions, config.rope.size])
+  const free = () => {
+    for (const memory of [weights, scratch, cosSin]) memory.free()
+  }
+  try {
+    const compute = architectures[config.architecture](weights, {
+      config,
+      scratch,
+      cosSin,
+      maxLogits: options.maxLogits,
+    })
+    await weights.finish()
+    const { layers, heads } = config
+    return {
+      config,
+      weightBytes: weights.bytes,
+      forward: (commands, batch, kv) => compute({ commands, batch }, kv),
+      kvBytesPerBlock: (blockSize) => layers * 2 * heads.kv * blockSize * heads.size * (dtype === 'f32' ? 4 : 2),
+      allocateKv: (blocks, blockSize) =>
+        Array.from({ length: layers }, () => ({
+          k: device.alloc([blocks, heads.kv, blockSize, heads.size], dtype),
+          v: device.alloc([blocks, heads.kv, blockSize, heads.size], dtype),
+          blockSize,
+        })),
+      free,
+    }
+  } catch (error) {
+    free()
+    throw error
+  }
+}
