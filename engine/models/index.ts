@@ -18,9 +18,13 @@ const architectures: Record<Architecture, Build> = {
   Qwen2ForCausalLM: llama,
 }
 
+const names = { float32: 'f32', float16: 'f16', bfloat16: 'bf16' } as const
+
 export type ModelOptions = {
-  /** Of the weights and the KV cache; activations are f32. */
+  /** Of the weights in memory; activations are f32. */
   dtype: 'float32' | 'bfloat16'
+  /** Of the KV cache; that of the weights if absent. */
+  kvCacheDtype?: 'float32' | 'float16' | 'bfloat16'
   /** The most tokens a step may have (max_num_batched_tokens). */
   maxTokens: number
   /** The most rows of a step whose logits may be wanted. */
@@ -46,8 +50,8 @@ export async function createModel(
   reader: WeightReader,
   options: ModelOptions,
 ): Promise<Model> {
-  const dtype = options.dtype === 'float32' ? 'f32' : 'bf16'
-  const weights = new Weights(device, dtype, reader)
+  const kvDtype = names[options.kvCacheDtype ?? options.dtype]
+  const weights = new Weights(device, names[options.dtype], reader)
   const scratch = new Scratch(device, options.maxTokens)
   const positions = options.maxPositions ?? config.maxPositions
   const cosSin = device.upload(cosSinTable(config.rope, positions), [positions, config.rope.size])
@@ -67,11 +71,11 @@ export async function createModel(
       config,
       weightBytes: weights.bytes,
       forward: (commands, batch, kv) => compute({ commands, batch }, kv),
-      kvBytesPerBlock: (blockSize) => layers * 2 * heads.kv * blockSize * heads.size * (dtype === 'f32' ? 4 : 2),
+      kvBytesPerBlock: (blockSize) => layers * 2 * heads.kv * blockSize * heads.size * (kvDtype === 'f32' ? 4 : 2),
       allocateKv: (blocks, blockSize) =>
         Array.from({ length: layers }, () => ({
-          k: device.alloc([blocks, heads.kv, blockSize, heads.size], dtype),
-          v: device.alloc([blocks, heads.kv, blockSize, heads.size], dtype),
+          k: device.alloc([blocks, heads.kv, blockSize, heads.size], kvDtype),
+          v: device.alloc([blocks, heads.kv, blockSize, heads.size], kvDtype),
           blockSize,
         })),
       free,
