@@ -1,7 +1,7 @@
 // Reads a checkpoint once, from front to back, in pieces of a few MiB with some reads in flight, and hands each run of
 // rows to whoever asked for that tensor (models/weights.ts). No file is ever held in memory: a 16 GB checkpoint needs
 // `readsInFlight` pieces. Which tensors exist is known from the headers before the first piece is read.
-import { readTensors, type TensorEntry } from './safetensors.ts'
+import type { TensorEntry } from './safetensors.ts'
 import type { Progress, Source } from './source.ts'
 
 /** Who wants a tensor: gets all its rows in ascending order, `rows` at a time, in the file's dtype. */
@@ -19,14 +19,14 @@ export class WeightReader {
   readonly tensors: ReadonlyMap<string, TensorEntry>
   #onProgress: (progress: Progress) => void
 
-  private constructor(source: Source, tensors: Map<string, TensorEntry>, onProgress: (progress: Progress) => void) {
+  constructor(
+    source: Source,
+    tensors: ReadonlyMap<string, TensorEntry>,
+    onProgress: (progress: Progress) => void = () => {},
+  ) {
     this.source = source
     this.tensors = tensors
     this.#onProgress = onProgress
-  }
-
-  static async open(source: Source, onProgress: (progress: Progress) => void = () => {}): Promise<WeightReader> {
-    return new WeightReader(source, await readTensors(source), onProgress)
   }
 
   async load(targets: Target[]): Promise<void> {
