@@ -10,21 +10,24 @@ import { Detokenizer } from './detokenizer.ts'
 import { StopStrings } from './stop.ts'
 import type { Vocab } from './vocab.ts'
 
-/** One sampled token, as the engine reports it. */
-export type SampledToken = {
-  id: string
-  choice: number
-  token: number
-  /** Position in the choice's output, counted from its very first token. */
-  index: number
-  /** The sampled token first, then the most likely ones in order. */
-  logprobs?: { id: number; logprob: number; rank: number }[]
-  finish?: 'stop' | 'length'
-  /** The stop token of the request that ended it; absent for end of sequence. */
-  stopTokenId?: number
-  /** With the first token: prompt tokens found in the prefix cache. */
-  cachedTokens?: number
-}
+/** What the engine reports of a choice: a sampled token, or the end of one whose resumed tokens were complete already. */
+export type SequenceOutput =
+  | {
+      type: 'token'
+      id: string
+      choice: number
+      token: number
+      /** Position in the choice's output, counted from its very first token. */
+      index: number
+      /** The sampled token first, then the most likely ones in order. */
+      logprobs?: { id: number; logprob: number; rank: number }[]
+      finish?: 'stop' | 'length'
+      /** The stop token of the request that ended it; absent for end of sequence. */
+      stopTokenId?: number
+      /** With the first token: prompt tokens found in the prefix cache. */
+      cachedTokens?: number
+    }
+  | { type: 'finish'; id: string; choice: number; index: number; finish: 'stop' | 'length'; stopTokenId?: number }
 
 export type OutputRequest = { id: string; prompt: Uint32Array; sampling: Sampling }
 
@@ -48,7 +51,7 @@ export class OutputProcessor {
   }
 
   /** Takes in one step. `stopped`: choices that a stop string ended, which the engine does not know of yet. */
-  process(outputs: SampledToken[]): { touched: Set<RequestOutput>; stopped: { id: string; choice: number }[] } {
+  process(outputs: SequenceOutput[]): { touched: Set<RequestOutput>; stopped: { id: string; choice: number }[] } {
     const touched = new Set<RequestOutput>()
     const stopped: { id: string; choice: number }[] = []
     for (const output of outputs) {
@@ -56,7 +59,7 @@ export class OutputProcessor {
       const choice = request?.choices[output.choice]
       // A step that ran before an abort arrived still reports tokens of what was aborted.
       if (!request || !choice || choice.finish) continue
-      if (output.cachedTokens !== undefined) request.cachedTokens = Math.max(request.cachedTokens, output.cachedTokens)
+      if (output.type === 'token') request.cachedTokens = Math.max(request.cachedTokens, output.cachedTokens ?? 0)
       choice.push(output)
       touched.add(request)
       if (choice.finish && !output.finish) stopped.push({ id: output.id, choice: output.choice })
@@ -109,21 +112,23 @@ export class ChoiceOutput {
     for (const element of journal) this.#replay(element)
   }
 
-  push(output: SampledToken) {
+  push(output: SequenceOutput) {
     if (output.index !== this.tokens.length) {
       throw new Error(
         `token ${output.index} of ${output.id}/${output.choice} came where ${this.tokens.length} was next`,
       )
     }
-    // The token that ended the sequence is counted and reported, but its text belongs to the answer only on request.
-    const isText = output.finish !== 'stop' || this.#sampling.includeStopString
-    const token: Token = { id: output.token, text: isText ? this.#text(output.token) : '' }
-    if (output.logprobs) {
-      token.logprobs = output.logprobs.map((entry) => ({ ...entry, bytes: [...this.#vocab.bytes(entry.id)] }))
-    }
-    this.tokens.push(token)
+    if (output.type === 'token') this.#take(output)
     if (this.#stops.matched !== null) this.finish = { text: '', reason: 'stop', stopReason: this.#stops.matched }
     else if (output.finish) this.finish = this.#end(output.finish, output.stopTokenId ?? null)
+  }
+
+  #take({ token: id, finish, logprobs }: SequenceOutput & { type: 'token' }) {
+    // The token that ended the sequence is counted and reported, but its text belongs to the answer only on request.
+    const isText = finish !== 'stop' || this.#sampling.includeStopString
+    const token: Token = { id, text: isText ? this.#text(id) : '' }
+    if (logprobs) token.logprobs = logprobs.map((entry) => ({ ...entry, bytes: [...this.#vocab.bytes(entry.id)] }))
+    this.tokens.push(token)
   }
 
   #text(id: number): string {

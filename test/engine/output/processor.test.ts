@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { OutputProcessor, type SampledToken } from '../../../engine/output/processor.ts'
+import { OutputProcessor, type SequenceOutput } from '../../../engine/output/processor.ts'
 import { Vocab } from '../../../engine/output/vocab.ts'
 import { decodeElement, type Element, encodeFinish, encodeToken } from '../../../queue/event.ts'
 import type { Sampling } from '../../../queue/job.ts'
@@ -37,9 +37,11 @@ const sampling: Sampling = {
 type End = { finish: 'stop' | 'length'; stopTokenId?: number }
 
 /** What the engine would report for the ids, from `from` on; `end` marks the last. */
-function sampled(ids: number[], choice = 0, from = 0, end?: End): SampledToken[] {
+function sampled(ids: number[], choice = 0, from = 0, end?: End): SequenceOutput[] {
+  if (end && from === ids.length) return [{ type: 'finish', id: 'r', choice, index: from, ...end }]
   return ids
-    .map((token, index) => ({ id: 'r', choice, token, index, ...(end && index === ids.length - 1 ? end : {}) }))
+    .map((token, index) => ({ token, index, ...(end && index === ids.length - 1 ? end : {}) }))
+    .map((output) => ({ type: 'token' as const, id: 'r', choice, ...output }))
     .slice(from)
 }
 
@@ -111,7 +113,7 @@ test('log-probability records carry the bytes of their tokens', () => {
     { id: 1526, logprob: -0.5, rank: 1 },
     { id: 28808, logprob: -2, rank: 2 },
   ]
-  processor.process([{ id: 'r', choice: 0, token: 1526, index: 0, logprobs, cachedTokens: 1 }])
+  processor.process([{ type: 'token', id: 'r', choice: 0, token: 1526, index: 0, logprobs, cachedTokens: 1 }])
   assert.deepEqual(output.choices[0]?.tokens[0]?.logprobs, [
     { id: 1526, logprob: -0.5, rank: 1, bytes: [...Buffer.from(' world')] },
     { id: 28808, logprob: -2, rank: 2, bytes: [0x21] },
@@ -121,7 +123,10 @@ test('log-probability records carry the bytes of their tokens', () => {
 
 test('a token out of order is a bug that is not passed on', () => {
   const { processor } = start({})
-  assert.throws(() => processor.process([{ id: 'r', choice: 0, token: 5, index: 3 }]), /token 3 of r\/0 came where 0/)
+  assert.throws(
+    () => processor.process([{ type: 'token', id: 'r', choice: 0, token: 5, index: 3 }]),
+    /token 3 of r\/0 came where 0/,
+  )
 })
 
 test('resumed from every cut of its journal, a request ends as the uninterrupted one', () => {
@@ -134,8 +139,9 @@ test('resumed from every cut of its journal, a request ends as the uninterrupted
         const whole = start({ stop })
         whole.processor.process(sampled(ids, 0, 0, end))
         const journal = journalOf(whole.output)
-        // The last token and the finish are written in one atomic step: no journal ends between them.
-        for (let cut = 0; cut < journal.length - 1; cut += 1 + (cut >> 3)) {
+        for (let cut = 0; cut <= journal.length; cut += 1 + (cut >> 3)) {
+          // A stop token and the finish are one atomic append: no journal ends between them.
+          if (cut === ids.length && end.finish === 'stop') continue
           const resumed = start({ stop }, [journal.slice(0, cut)])
           resumed.processor.process(sampled(ids, 0, cut, end))
           assert.deepEqual(journalOf(resumed.output), journal, `cut ${cut} of ${ids}`)
