@@ -33,8 +33,9 @@ export type ConnectOptions = {
 
 export async function connectRedis(url: string, options: ConnectOptions = {}): Promise<Redis> {
   const { commandTimeoutMs = 2000, connectTimeoutMs = 10_000, random = Math.random, onError = () => {} } = options
-  const settings: RedisOptions = {
+  const settings = {
     ...endpoint(url),
+    protocol: 2,
     lazyConnect: true,
     connectTimeout: connectTimeoutMs,
     commandTimeout: commandTimeoutMs,
@@ -44,8 +45,8 @@ export async function connectRedis(url: string, options: ConnectOptions = {}): P
     maxRetriesPerRequest: null,
     autoResubscribe: false,
     enableAutoPipelining: true,
-    retryStrategy: (attempt) => Math.min(10 * 2 ** Math.min(attempt - 1, 7), 1000) * (0.5 + random()),
-  }
+    retryStrategy: (attempt: number) => Math.min(10 * 2 ** Math.min(attempt - 1, 7), 1000) * (0.5 + random()),
+  } satisfies RedisOptions
   const commands = new Connection(settings)
   const subscriber = new Connection({ ...settings, enableAutoPipelining: false })
   let lastError: Error = new Error('no answer')
@@ -67,7 +68,9 @@ export async function connectRedis(url: string, options: ConnectOptions = {}): P
   return new ServerRedis(commands, subscriber, onError)
 }
 
-function endpoint(url: string): RedisOptions {
+type Endpoint = Pick<RedisOptions, 'path' | 'host' | 'port' | 'db' | 'username' | 'password' | 'tls'>
+
+function endpoint(url: string): Endpoint {
   const parsed = URL.canParse(url) ? new URL(url) : null
   if (parsed?.protocol === 'unix:') return { path: decodeURIComponent(parsed.pathname) }
   if (parsed?.protocol !== 'redis:' && parsed?.protocol !== 'rediss:') {
