@@ -26,5 +26,8 @@ export function show(value: unknown): string {
   if (value === undefined) return 'missing'
   if (Array.isArray(value))
     return `[${value.slice(0, 8).map((item) => (typeof item === 'object' ? '?' : String(item)))}]`
-  return typeof value === 'object' && value !== null ? 'an object' : String(value).slice(0, 120)
+  if (typeof value === 'object' && value !== null) return 'an object'
+  return String(value)
+    .slice(0, 120)
+    .replace(/\p{Cc}/gu, '?')
 }
