@@ -16,6 +16,12 @@ export const queueFlags: FlagGroup = {
   ],
 }
 
+/** One word for both halves. */
+export const sharedFlags: FlagGroup = {
+  title: 'Limits',
+  flags: [{ name: '--max-logprobs', kind: 'integer', help: 'most log-probabilities per token (default 20)' }],
+}
+
 export const gatewayFlags: FlagGroup = {
   title: 'Gateway',
   flags: [
@@ -56,6 +62,9 @@ export const gatewayFlags: FlagGroup = {
     },
     { name: '--headers-after-ms', kind: 'integer', help: 'send the headers of a stream at the latest after' },
     { name: '--keep-alive-comment-ms', kind: 'integer', help: 'SSE comment after this much silence (default 10,000)' },
+    { name: '--stalled-reader-ms', kind: 'integer', help: 'cut off a client that reads nothing for (default 60,000)' },
+    { name: '--keep-alive-timeout-ms', kind: 'integer', help: 'close idle connections after (default 75,000)' },
+    { name: '--drain-timeout-ms', kind: 'integer', help: 'open requests get this long after SIGTERM (default 30,000)' },
     { name: '--enable-force-include-usage', kind: 'boolean', help: 'end every stream with a usage chunk' },
     { name: '--return-tokens-as-token-ids', kind: 'boolean', help: 'write tokens of logprobs as "token_id:123"' },
     {
@@ -89,8 +98,6 @@ export const engineFlags: FlagGroup[] = [
         help: '"auto": sampling defaults of generation_config.json; "vllm": none; or a folder',
       },
       { name: '--override-generation-config', kind: 'json', help: 'JSON over the generation config' },
-      { name: '--max-logprobs', kind: 'integer', help: 'most log-probabilities per token (default 20)' },
-      { name: '--seed', kind: 'integer', help: 'seed of requests that bring none (default: a random one each)' },
     ],
   },
   {
@@ -145,7 +152,12 @@ export const engineFlags: FlagGroup[] = [
       },
       { name: '--lease-ms', kind: 'integer', help: 'work of an engine silent this long goes to another' },
       { name: '--shutdown-timeout', kind: 'integer', help: 'seconds running requests may take after SIGTERM' },
-      { name: '--metrics-port', kind: 'integer', help: "port of the engine's own /metrics and /health" },
+      {
+        name: '--metrics-port',
+        kind: 'integer',
+        help: "port of the engine's own /metrics and /health (0: a free one)",
+      },
+      { name: '--metrics-host', kind: 'string', help: 'address of the same (default 0.0.0.0)' },
     ],
   },
 ]
@@ -165,6 +177,12 @@ export const ignoredFlags: FlagGroup = {
       ignored: `${noGpu}; --kv-cache-memory-bytes sets the cache`,
     },
     { name: '--enforce-eager', kind: 'boolean', help: '', ignored: noGpu },
+    {
+      name: '--seed',
+      kind: 'integer',
+      help: '',
+      ignored: 'every request draws a seed of its own unless it brings one',
+    },
     { name: '--swap-space', kind: 'number', help: '', ignored: 'removed from vLLM' },
     { name: '--disable-log-requests', kind: 'boolean', help: '', ignored: 'prompts are never logged' },
     { name: '--enable-log-requests', kind: 'boolean', help: '', ignored: 'prompts are never logged' },

@@ -1,0 +1,39 @@
+// `pagestream engine MODEL`: pulls jobs for one model from Redis; start more to serve more.
+import { engineConfig, modelOf } from './configure.ts'
+import { parseFlags, UsageError } from './flags.ts'
+import { formatHelp } from './help.ts'
+import { connectQueue } from './queue.ts'
+import { engineFlags, ignoredFlags, queueFlags, sharedFlags } from './server-flags.ts'
+import { launchEngine, log } from './servers.ts'
+import { firstSignal } from './signals.ts'
+
+const groups = [...engineFlags, sharedFlags, queueFlags, ignoredFlags]
+
+export const help = () =>
+  formatHelp(
+    'pagestream engine MODEL --redis URL [flags]',
+    'Computes the answers of one model for all gateways.',
+    groups,
+  )
+
+export async function run(argv: string[]): Promise<number> {
+  const parsed = parseFlags(
+    groups.flatMap((group) => group.flags),
+    argv,
+    process.env,
+  )
+  const model = modelOf(parsed)
+  if (!model) throw new UsageError('which model? pagestream engine MODEL: a folder, s3://bucket/prefix or org/name')
+  for (const warning of parsed.warnings) log(warning)
+  const url = parsed.values.redis as string | undefined
+  const config = engineConfig({ ...parsed.values, model }, url ?? null)
+  const stopped = firstSignal(log)
+  const queue = await connectQueue(url)
+  const engine = await launchEngine(config, queue.redis)
+  log(`engine serves ${engine.card.name}`)
+
+  await stopped
+  await engine.close()
+  await queue.close()
+  return 0
+}

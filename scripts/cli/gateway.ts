@@ -1,0 +1,33 @@
+// `pagestream gateway`: HTTP in, jobs to Redis; as many of them as you like, behind any load balancer.
+import { gatewayConfig } from './configure.ts'
+import { parseFlags, UsageError } from './flags.ts'
+import { formatHelp } from './help.ts'
+import { connectQueue } from './queue.ts'
+import { gatewayFlags, queueFlags, sharedFlags } from './server-flags.ts'
+import { launchGateway, log } from './servers.ts'
+import { firstSignal } from './signals.ts'
+
+const groups = [gatewayFlags, sharedFlags, queueFlags]
+
+export const help = () =>
+  formatHelp('pagestream gateway --redis URL [flags]', 'Serves the models whose engines meet it in Redis.', groups)
+
+export async function run(argv: string[]): Promise<number> {
+  const { values, positional, warnings } = parseFlags(
+    groups.flatMap((group) => group.flags),
+    argv,
+    process.env,
+  )
+  if (positional[0]) throw new UsageError(`a gateway takes no model ("${positional[0]}"): it learns them from Redis`)
+  for (const warning of warnings) log(warning)
+  const config = gatewayConfig(values)
+  const stopped = firstSignal(log)
+  const queue = await connectQueue(values.redis as string | undefined)
+  const gateway = await launchGateway(config, queue.redis)
+  log(`gateway on http://${config.host}:${gateway.port}`)
+
+  await stopped
+  await gateway.close()
+  await queue.close()
+  return 0
+}

@@ -1,0 +1,68 @@
+// `pagestream serve [MODEL]`: gateway, queue and engine in one process; what `npm start` runs.
+import { systemClock } from '../../queue/clock.ts'
+import { demoModel, engineConfig, gatewayConfig, modelOf } from './configure.ts'
+import { parseFlags } from './flags.ts'
+import { formatHelp } from './help.ts'
+import { findQueue } from './queue.ts'
+import { engineFlags, gatewayFlags, ignoredFlags, queueFlags, sharedFlags } from './server-flags.ts'
+import { launchEngine, launchGateway, log } from './servers.ts'
+import { firstSignal } from './signals.ts'
+
+const groups = [gatewayFlags, ...engineFlags, sharedFlags, queueFlags, ignoredFlags]
+
+export const help = () =>
+  formatHelp(
+    'pagestream serve [MODEL] [flags]',
+    'Serves one model over the OpenAI API, with gateway, queue and engine in this process. Without MODEL: the demo model.',
+    groups,
+  )
+
+export async function run(argv: string[]): Promise<number> {
+  const began = performance.now()
+  const parsed = parseFlags(
+    groups.flatMap((group) => group.flags),
+    argv,
+    process.env,
+  )
+  const { values, warnings } = parsed
+  const model = modelOf(parsed)
+  const gatewayOptions = gatewayConfig(values)
+  const engineValues = model ? { ...values, model } : { servedModelName: ['demo'], ...values, model: demoModel }
+  engineConfig(engineValues, null) // a wrong flag is told before anything is started
+  for (const warning of warnings) log(warning)
+
+  const stopped = firstSignal(log)
+  const queue = await findQueue(values.redis as string | undefined, process.env.PATH ?? '', systemClock)
+  log(`queue: ${queue.description}`)
+  const gateway = await launchGateway(gatewayOptions, queue.redis)
+  const engine = await launchEngine(engineConfig(engineValues, queue.url), queue.redis)
+  if (!model) log('no model was given, so the demo model answers: it knows little, see scripts/demo/README.md')
+  log(`ready in ${((performance.now() - began) / 1000).toFixed(1)} s`)
+  process.stdout.write(greeting(`http://${reachable(gatewayOptions.host)}:${gateway.port}`, engine.card.name))
+
+  await stopped
+  await gateway.close()
+  await engine.close()
+  await queue.close()
+  return 0
+}
+
+function reachable(host: string): string {
+  return host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
+}
+
+function greeting(url: string, model: string): string {
+  const question = 'What is PagedAttention?'
+  const body = JSON.stringify({ model, stream: true, messages: [{ role: 'user', content: question }] })
+  return `
+Serving ${model} on ${url}  (Ctrl-C to stop)
+
+  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '${body}'
+
+  import OpenAI from 'openai'
+  const client = new OpenAI({ baseURL: '${url}/v1', apiKey: 'not-needed' })
+  console.log(await client.chat.completions.create({ model: '${model}', messages: [{ role: 'user', content: '${question}' }] }))
+
+`
+}
