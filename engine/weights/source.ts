@@ -37,12 +37,14 @@ export type SourceOptions = {
   offline?: boolean | undefined
   hfToken?: string | undefined
   hfEndpoint?: string | undefined
+  /** Proxies on the way to the hub, as in HTTP_PROXY, HTTPS_PROXY, NO_PROXY. */
+  proxies?: { http?: string | undefined; https?: string | undefined; none?: string | undefined } | undefined
   s3?: { endpoint?: string | undefined; region?: string | undefined } | undefined
   onProgress?: ((progress: Progress) => void) | undefined
   warn?: ((message: string) => void) | undefined
 }
 
-export type SourceErrorCode = 'not_found' | 'denied' | 'invalid' | 'unreachable' | 'changed' | 'corrupt' | 'disk_full'
+export type SourceErrorCode = 'not_found' | 'denied' | 'invalid' | 'unreachable' | 'changed' | 'corrupt' | 'disk'
 
 /** The files are not what a model needs: the message names the file and the fix. */
 export class ModelError extends Error {
