@@ -1,0 +1,67 @@
+// Text -> ids with the official `tokenizers` package, which encodes on libuv's threads: the event loop only waits.
+// Building one from a large tokenizer.json takes 50-450 ms of this thread, once per content hash and process.
+import { Tokenizer } from 'tokenizers'
+import type { Job } from '../../queue/job.ts'
+import { SpecialText } from './special-text.ts'
+
+/** What a job carries as its prompt. */
+export type TokenIds = Job['prompt']
+
+export class Encoder {
+  readonly #tokenizer: Tokenizer
+
+  constructor(json: string) {
+    this.#tokenizer = Tokenizer.fromString(json)
+    // Files exported from training may carry both; they would cut or fill a prompt silently.
+    this.#tokenizer.disableTruncation()
+    this.#tokenizer.disablePadding()
+  }
+
+  /** `addSpecialTokens` lets the tokenizer add what its post-processor defines (bos for most models). */
+  async encode(text: string, addSpecialTokens: boolean): Promise<TokenIds> {
+    if (text === '' && !addSpecialTokens) return new Uint32Array(0)
+    const encoding = await this.#tokenizer.encode(text, null, { addSpecialTokens })
+    return Uint32Array.from(encoding.getIds())
+  }
+
+  decode(ids: TokenIds | number[], skipSpecialTokens: boolean): Promise<string> {
+    return this.#tokenizer.decode(Array.from(ids), skipSpecialTokens)
+  }
+
+  idOf(token: string): number | null {
+    return this.#tokenizer.tokenToId(token)
+  }
+
+  tokenOf(id: number): string | null {
+    return this.#tokenizer.idToToken(id)
+  }
+}
+
+/** A model's tokenizer, and its twin for prompts in which a client wrote a special token's text. */
+export class PromptEncoder {
+  readonly plain: Encoder
+  readonly special: SpecialText
+  readonly #json: () => Promise<string>
+  #respelled: Promise<Encoder> | null = null
+
+  /** `json` is read again when the twin is first needed: few processes ever do, and the text is megabytes. */
+  constructor(text: string, nonce: string, json: () => Promise<string>) {
+    this.plain = new Encoder(text)
+    this.special = new SpecialText(JSON.parse(text), nonce)
+    this.#json = json
+  }
+
+  /** `rendered` holds placeholders of `special.hide` where `hidden` is true. */
+  async encodeRendered(rendered: string, hidden: boolean, addSpecialTokens: boolean): Promise<TokenIds> {
+    if (!hidden) return this.plain.encode(rendered, addSpecialTokens)
+    this.#respelled ??= this.#respell()
+    const encoder = await this.#respelled
+    return encoder.encode(this.special.respell(rendered), addSpecialTokens)
+  }
+
+  async #respell(): Promise<Encoder> {
+    const encoder = new Encoder(this.special.respellJson(await this.#json()))
+    this.special.check(this.plain, encoder)
+    return encoder
+  }
+}

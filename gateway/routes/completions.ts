@@ -1,0 +1,85 @@
+// POST /v1/completions: each prompt is one job; choices are numbered prompt * n + choice.
+import type { Context } from 'hono'
+import type { Card } from '../../queue/card.ts'
+import { answerStream, answerWhole } from '../answer.ts'
+import { readBody } from '../body.ts'
+import type { Gateway, RequestEnv } from '../context.ts'
+import { badRequest } from '../errors.ts'
+import { createJobs, randomSeed } from '../jobs.ts'
+import { CompletionChunks } from '../openai/chunks.ts'
+import { parseRequest } from '../openai/issue.ts'
+import { completionSampling, completionTokens, seedText } from '../openai/sampling.ts'
+import { CompletionRequest } from '../openai/schema.ts'
+import { textCompletion } from '../openai/whole.ts'
+import type { TokenIds } from '../prompt/tokenizer.ts'
+
+export async function completions(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
+  const { config, clock, cards, random } = gateway
+  const raw = await readBody(c, config.maxBodyBytes)
+  const body = parseRequest(CompletionRequest, raw.value)
+  const card = await cards.find(body.model)
+  c.set('model', card.name)
+  const seed = body.seed === undefined ? randomSeed(gateway) : seedText(body.seed, raw.digits('seed'))
+  const sampling = completionSampling(body, card, config, seed)
+  const inputs = promptList(body.prompt)
+  if (inputs.length > config.maxN) {
+    throw badRequest('prompt', `prompt: ${inputs.length} prompts; this server takes at most ${config.maxN}.`)
+  }
+  const prompts = await Promise.all(
+    inputs.map((input) => encode(gateway, card, input, body.add_special_tokens ?? true)),
+  )
+
+  const id = `cmpl-${random(16).toString('hex')}`
+  const jobs = createJobs(c, gateway, {
+    id,
+    card,
+    body,
+    param: 'prompt',
+    prompts,
+    sampling,
+    maxTokens: body.max_tokens,
+    fallback: completionTokens,
+  })
+
+  const echoes = body.echo ? await Promise.all(inputs.map((input) => echo(gateway, card, input))) : []
+  const promptOf = (choice: number) => Math.floor(choice / sampling.n)
+  const created = Math.floor(clock.now() / 1000)
+  const identity = { id, created, model: card.name, fingerprint: `fp_${card.revision.slice(0, 12)}` }
+  const options = {
+    logprobs: sampling.logprobs !== null,
+    tokenNames:
+      (body.return_tokens_as_token_ids ?? config.returnTokensAsTokenIds) ? ('ids' as const) : ('text' as const),
+    returnTokenIds: body.return_token_ids ?? false,
+    promptTokens: jobs.reduce((sum, job) => sum + job.prompt.length, 0),
+    echo: (choice: number) => echoes[promptOf(choice)] ?? '',
+    promptTokenIds: (choice: number) => Array.from(jobs[promptOf(choice)]!.prompt),
+  }
+  if (!body.stream) {
+    return answerWhole(c, gateway, jobs, (choices, usage) => textCompletion(identity, choices, usage, options))
+  }
+  const includeUsage = (body.stream_options?.include_usage ?? false) || config.enableForceIncludeUsage
+  const continuousUsage = includeUsage && (body.stream_options?.continuous_usage_stats ?? false)
+  const chunks = new CompletionChunks(identity, { ...options, includeUsage, continuousUsage }, options.echo)
+  return answerStream(c, gateway, jobs, chunks, includeUsage)
+}
+
+type Prompt = string | number[]
+
+function promptList(prompt: CompletionRequest['prompt']): Prompt[] {
+  if (typeof prompt === 'string') return [prompt]
+  return typeof prompt[0] === 'number' ? [prompt as number[]] : (prompt as Prompt[])
+}
+
+async function encode(gateway: Gateway, card: Card, prompt: Prompt, addSpecialTokens: boolean): Promise<TokenIds> {
+  if (typeof prompt === 'string') return gateway.prompts.text(card, prompt, addSpecialTokens)
+  const unknown = prompt.find((id) => id >= card.vocabularySize)
+  if (unknown === undefined) return Uint32Array.from(prompt)
+  throw badRequest(
+    'prompt',
+    `prompt: token id ${unknown} is outside of the vocabulary of ${card.vocabularySize} tokens.`,
+  )
+}
+
+async function echo(gateway: Gateway, card: Card, prompt: Prompt): Promise<string> {
+  return typeof prompt === 'string' ? prompt : gateway.prompts.decode(card, prompt)
+}
