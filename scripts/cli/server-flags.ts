@@ -151,6 +151,7 @@ export const engineFlags: FlagGroup[] = [
         help: 'instruction path of the CPU kernels',
       },
       { name: '--lease-ms', kind: 'integer', help: 'work of an engine silent this long goes to another' },
+      { name: '--step-timeout-ms', kind: 'integer', help: 'an engine whose step takes longer ends itself' },
       { name: '--shutdown-timeout', kind: 'integer', help: 'seconds running requests may take after SIGTERM' },
       {
         name: '--metrics-port',
