@@ -5,7 +5,7 @@
 //   <root>/<repository>/refs/<branch or tag>              the revision it stood for when last asked
 // A blob appears only when it is complete (download.ts), so the right name and the right size are enough to trust it. Old
 // revisions stay, as in huggingface_hub: an engine may still be reading them.
-import { mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { type Disk, downloadBlobs } from './download.ts'
 import { assertModel, decodeText, listFolder } from './folder.ts'
@@ -42,8 +42,12 @@ export async function fillSnapshot(
     }
     if (missing.length > 0) await downloadBlobs(disk, repository, remote, missing, blobOf, network, seen)
 
-    for (const file of unlinked) await link(join(snapshot, file.name), blobOf(file))
-    if (revision !== remote.ref) await writeRef(join(repository, 'refs', remote.ref), revision)
+    for (const file of unlinked) {
+      const target = join('..', '..', 'blobs', basename(blobOf(file)))
+      await publish(repository, join(snapshot, file.name), (path) => symlink(target, path))
+    }
+    if (revision !== remote.ref)
+      await publish(repository, join(repository, 'refs', remote.ref), (path) => writeFile(path, revision))
     return snapshot
   } catch (error) {
     if (error instanceof SourceError) throw error
@@ -76,13 +80,11 @@ function sizeOfAll(files: RemoteFile[]): number {
   return files.reduce((sum, file) => sum + file.bytes, 0)
 }
 
-async function link(path: string, blob: string): Promise<void> {
-  await rm(path, { force: true })
-  await symlink(join('..', '..', 'blobs', basename(blob)), path)
-}
-
-async function writeRef(path: string, revision: string): Promise<void> {
+/** Others may be reading or publishing the same name: it goes from one whole thing to another. */
+async function publish(repository: string, path: string, make: (path: string) => Promise<void>): Promise<void> {
   await mkdir(dirname(path), { recursive: true })
-  await writeFile(`${path}.incomplete`, revision)
-  await rename(`${path}.incomplete`, path)
+  const folder = await mkdtemp(join(repository, 'incomplete-'))
+  await make(join(folder, basename(path)))
+  await rename(join(folder, basename(path)), path)
+  await rm(folder, { recursive: true })
 }

@@ -7,9 +7,7 @@ import { GetObjectCommand, ListObjectsV2Command, type ListObjectsV2CommandOutput
 import { type Network, persist } from './network.ts'
 import { isWhole } from './ranges.ts'
 import type { Remote, RemoteFile } from './remote.ts'
-import { isModelFile, SourceError } from './source.ts'
-
-export type S3Options = { endpoint?: string | undefined; region?: string | undefined }
+import { isModelFile, type S3Options, SourceError } from './source.ts'
 
 const connectTimeoutMs = 5_000
 
@@ -76,11 +74,12 @@ function parseUrl(url: string): { bucket: string; prefix: string } {
   return { bucket: match[1]!, prefix: prefix && `${prefix}/` }
 }
 
-async function createClient({ endpoint, region }: S3Options): Promise<S3Client> {
+async function createClient({ endpoint, region, credentials }: S3Options): Promise<S3Client> {
   if (endpoint !== undefined && !URL.canParse(endpoint))
     throw new SourceError('invalid', `the S3 endpoint ${endpoint} is not a URL; write it as https://host:port`)
   const settings = {
     ...(endpoint === undefined ? {} : { endpoint }),
+    ...(credentials === undefined ? {} : { credentials }),
     // Path style is what every S3 server understands; AWS still does.
     forcePathStyle: true,
     maxAttempts: 1,

@@ -21,6 +21,13 @@ export interface Source {
 /** `bytes` of `total` over all files have arrived; `file` is the one that moved. */
 export type Progress = { file: string; bytes: number; total: number }
 
+export type S3Options = {
+  endpoint?: string | undefined
+  region?: string | undefined
+  /** If absent the SDK looks for them: environment, shared files, the node's role. */
+  credentials?: { accessKeyId: string; secretAccessKey: string; sessionToken?: string } | undefined
+}
+
 export type SourceOptions = {
   clock: Clock
   /** Uniform in [0, 1): jitter of the pauses between attempts. */
@@ -39,7 +46,7 @@ export type SourceOptions = {
   hfEndpoint?: string | undefined
   /** Proxies on the way to the hub, as in HTTP_PROXY, HTTPS_PROXY, NO_PROXY. */
   proxies?: { http?: string | undefined; https?: string | undefined; none?: string | undefined } | undefined
-  s3?: { endpoint?: string | undefined; region?: string | undefined } | undefined
+  s3?: S3Options | undefined
   onProgress?: ((progress: Progress) => void) | undefined
   warn?: ((message: string) => void) | undefined
 }
