@@ -40,7 +40,10 @@ function install() {
   console.error('pagestream: installing the dependencies (npm ci), once')
   const npm = process.env.npm_execpath
   const [command, first] = npm ? [process.execPath, [npm]] : ['npm', []]
-  const child = spawn(command, [...first, 'ci', '--no-audit', '--no-fund'], { cwd: root, stdio: 'inherit' })
+  const child = spawn(command, [...first, 'ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+    cwd: root,
+    stdio: 'inherit',
+  })
   const began = Date.now()
   const report = () => console.error(`pagestream: still installing, ${Math.round((Date.now() - began) / 1000)} s`)
   const timer = setInterval(report, 5000)
