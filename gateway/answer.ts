@@ -104,7 +104,10 @@ export async function answerStream(
   sse = new SseWriter(out, c.res.headers, clock, { ...config, onGone: () => generation.cut() })
   sse.write(early)
   if (ended) sse.end()
-  return RESPONSE_ALREADY_SENT
+  // Hono merges a response into one that exists, and the merged one would be sent a second time.
+  c.res = undefined
+  c.res = RESPONSE_ALREADY_SENT
+  return c.res
 }
 
 /** `gone` is called when the connection closes before the answer was written. */

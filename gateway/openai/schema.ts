@@ -12,26 +12,33 @@ const number = (low: number, high: number) => z.number().min(low).max(high)
 
 /** Accepted only as absent, null, or what it would mean to leave it out. */
 const refused = (message: string, harmless: (value: unknown) => boolean = () => false) =>
-  z.unknown().refine((value) => value === undefined || value === null || harmless(value), message)
+  z
+    .unknown()
+    .optional()
+    .refine((value) => value === undefined || value === null || harmless(value), message)
 const isEmpty = (value: unknown) => Array.isArray(value) && value.length === 0
 const unsupported = (what: string) => `${what} is not supported by this server; leave it out.`
 
-export const logitBias = z.unknown().transform((value, context): [id: number, bias: number][] => {
-  if (value === undefined || value === null) return []
-  const fail = (message: string) => {
-    context.addIssue({ code: 'custom', message, input: value })
-    return z.NEVER
-  }
-  if (typeof value !== 'object' || Array.isArray(value)) return fail('must be an object of token id: bias.')
-  const entries = Object.entries(value)
-  if (entries.length > MAX_LOGIT_BIAS)
-    return fail(`has ${entries.length} entries; at most ${MAX_LOGIT_BIAS} are accepted.`)
-  for (const [id, bias] of entries) {
-    if (!/^\d{1,10}$/.test(id)) return fail(`the key ${JSON.stringify(id.slice(0, 40))} is not a token id.`)
-    if (typeof bias !== 'number' || !(Math.abs(bias) <= 100)) return fail(`the bias of ${id} must be from -100 to 100.`)
-  }
-  return entries.map(([id, bias]) => [Number(id), bias as number])
-})
+export const logitBias = z
+  .unknown()
+  .optional()
+  .transform((value, context): [id: number, bias: number][] => {
+    if (value === undefined || value === null) return []
+    const fail = (message: string) => {
+      context.addIssue({ code: 'custom', message, input: value })
+      return z.NEVER
+    }
+    if (typeof value !== 'object' || Array.isArray(value)) return fail('must be an object of token id: bias.')
+    const entries = Object.entries(value)
+    if (entries.length > MAX_LOGIT_BIAS)
+      return fail(`has ${entries.length} entries; at most ${MAX_LOGIT_BIAS} are accepted.`)
+    for (const [id, bias] of entries) {
+      if (!/^\d{1,10}$/.test(id)) return fail(`the key ${JSON.stringify(id.slice(0, 40))} is not a token id.`)
+      if (typeof bias !== 'number' || !(Math.abs(bias) <= 100))
+        return fail(`the bias of ${id} must be from -100 to 100.`)
+    }
+    return entries.map(([id, bias]) => [Number(id), bias as number])
+  })
 
 const stopString = z.string().min(1, 'must not be an empty string.').max(1000)
 const stop = optional(
@@ -227,11 +234,11 @@ export const CompletionRequest = z
 export type CompletionRequest = z.infer<typeof CompletionRequest>
 
 const tokenize = { model: optional(z.string()), return_token_strs: optional(z.boolean()) }
-export const TokenizeRequest = z.union([
-  z.object({ ...tokenize, ...conversation, prompt: z.undefined() }),
-  z.object({ ...tokenize, prompt: z.string(), add_special_tokens: optional(z.boolean()) }),
-])
-export type TokenizeRequest = z.infer<typeof TokenizeRequest>
+export const TokenizeChatRequest = z.object({ ...tokenize, ...conversation })
+export const TokenizeTextRequest = z.object({
+  ...tokenize,
+  prompt: z.string(),
+  add_special_tokens: optional(z.boolean()),
+})
 
 export const DetokenizeRequest = z.object({ model: optional(z.string()), tokens: tokenIds.max(1_000_000) })
-export type DetokenizeRequest = z.infer<typeof DetokenizeRequest>

@@ -5,12 +5,14 @@ import { readBody } from '../body.ts'
 import type { Gateway, RequestEnv } from '../context.ts'
 import { badRequest } from '../errors.ts'
 import { parseRequest } from '../openai/issue.ts'
-import { DetokenizeRequest, TokenizeRequest } from '../openai/schema.ts'
+import { DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest } from '../openai/schema.ts'
 import { conversationOf } from './conversation.ts'
 
 export async function tokenize(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
   const { config, prompts } = gateway
-  const body = parseRequest(TokenizeRequest, (await readBody(c, config.maxBodyBytes)).value)
+  const { value } = await readBody(c, config.maxBodyBytes)
+  const isChat = value !== null && typeof value === 'object' && 'messages' in value
+  const body = isChat ? parseRequest(TokenizeChatRequest, value) : parseRequest(TokenizeTextRequest, value)
   const card = await findCard(gateway, body.model)
   const ids =
     'messages' in body
