@@ -6,7 +6,7 @@
 // breaks are sent again after it heals: every script of ours may be repeated.
 import { Redis as Connection, type RedisOptions } from 'ioredis'
 import { RedisUnusable } from './errors.ts'
-import { loadScripts, type ScriptName } from './scripts.ts'
+import { loadScripts, type ScriptName, type Scripts } from './scripts.ts'
 
 /** Bulk strings and statuses are both Buffers. */
 export type Reply = null | number | Buffer | Reply[]
@@ -29,6 +29,7 @@ export type ConnectOptions = {
   /** 0 <= random() < 1: spreads reconnections, so that a restarted server is not hit by all clients at once. */
   random?: () => number
   onError?: (error: Error) => void
+  scripts?: Scripts
 }
 
 export async function connectRedis(url: string, options: ConnectOptions = {}): Promise<Redis> {
@@ -65,7 +66,7 @@ export async function connectRedis(url: string, options: ConnectOptions = {}): P
     if (error instanceof RedisUnusable) throw error
     throw new RedisUnusable(`cannot use Redis at ${redact(url)}: ${lastError.message}`, { cause: error })
   }
-  return new ServerRedis(commands, subscriber, onError)
+  return new ServerRedis(commands, subscriber, options.scripts ?? loadScripts(), onError)
 }
 
 type Endpoint = Pick<RedisOptions, 'path' | 'host' | 'port' | 'db' | 'username' | 'password' | 'tls'>
@@ -107,13 +108,14 @@ async function checkServer(connection: Connection): Promise<void> {
 class ServerRedis implements Redis {
   readonly #commands: Connection
   readonly #subscriber: Connection
-  readonly #scripts = loadScripts()
+  readonly #scripts: Scripts
   readonly #channels = new Map<string, Set<(message: Buffer) => void>>()
   readonly #reconnected = new Set<() => void>()
 
-  constructor(commands: Connection, subscriber: Connection, onError: (error: Error) => void) {
+  constructor(commands: Connection, subscriber: Connection, scripts: Scripts, onError: (error: Error) => void) {
     this.#commands = commands
     this.#subscriber = subscriber
+    this.#scripts = scripts
     subscriber.on('messageBuffer', (channel: Buffer, message: Buffer) => {
       for (const listener of this.#channels.get(channel.toString()) ?? []) listener(message)
     })
