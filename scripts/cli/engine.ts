@@ -1,10 +1,15 @@
 // `pagestream engine MODEL`: pulls jobs for one model from Redis; start more to serve more.
+import type { EngineConfig } from '../../engine/config.ts'
+import { startEngine } from '../../engine/main.ts'
+import { systemClock } from '../../queue/clock.ts'
+import type { Redis } from '../../queue/redis.ts'
+import { buildKernels } from '../build.ts'
 import { engineConfig, modelOf } from './configure.ts'
 import { parseFlags, UsageError } from './flags.ts'
 import { formatHelp } from './help.ts'
+import { log } from './log.ts'
 import { connectQueue } from './queue.ts'
 import { engineFlags, ignoredFlags, queueFlags, sharedFlags } from './server-flags.ts'
-import { launchEngine, log } from './servers.ts'
 import { firstSignal } from './signals.ts'
 
 const groups = [...engineFlags, sharedFlags, queueFlags, ignoredFlags]
@@ -36,4 +41,12 @@ export async function run(argv: string[]): Promise<number> {
   await engine.close()
   await queue.close()
   return 0
+}
+
+/** Builds the kernels if need be, loads the model, and resolves when the engine takes work. */
+export async function launchEngine(config: EngineConfig, redis: Redis) {
+  await buildKernels({ log })
+  const engine = await startEngine(config, redis, systemClock)
+  await engine.ready
+  return engine
 }

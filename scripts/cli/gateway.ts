@@ -1,10 +1,14 @@
 // `pagestream gateway`: HTTP in, jobs to Redis; as many of them as you like, behind any load balancer.
+import type { GatewayConfig } from '../../gateway/config.ts'
+import { type GatewayServer, type StartOptions, startGateway } from '../../gateway/main.ts'
+import { systemClock } from '../../queue/clock.ts'
+import type { Redis } from '../../queue/redis.ts'
 import { gatewayConfig } from './configure.ts'
 import { parseFlags, UsageError } from './flags.ts'
 import { formatHelp } from './help.ts'
+import { log } from './log.ts'
 import { connectQueue } from './queue.ts'
 import { gatewayFlags, queueFlags, sharedFlags } from './server-flags.ts'
-import { launchGateway, log } from './servers.ts'
 import { firstSignal } from './signals.ts'
 
 const groups = [gatewayFlags, sharedFlags, queueFlags]
@@ -30,4 +34,17 @@ export async function run(argv: string[]): Promise<number> {
   await gateway.close()
   await queue.close()
   return 0
+}
+
+export async function launchGateway(
+  config: GatewayConfig,
+  redis: Redis,
+  options: StartOptions = {},
+): Promise<GatewayServer> {
+  const gateway = await startGateway(config, redis, systemClock, options)
+  const isLocal = ['127.0.0.1', '::1', 'localhost'].includes(config.host)
+  if (!isLocal && config.apiKeys.length === 0) {
+    log(`${config.host} can be reached from other machines, and any key is accepted; --api-key KEY changes that`)
+  }
+  return gateway
 }

@@ -1,11 +1,13 @@
 // `pagestream serve [MODEL]`: gateway, queue and engine in one process; what `npm start` runs.
 import { systemClock } from '../../queue/clock.ts'
 import { demoModel, engineConfig, gatewayConfig, modelOf } from './configure.ts'
+import { launchEngine } from './engine.ts'
 import { parseFlags } from './flags.ts'
+import { launchGateway } from './gateway.ts'
 import { formatHelp } from './help.ts'
+import { log } from './log.ts'
 import { findQueue } from './queue.ts'
 import { engineFlags, gatewayFlags, ignoredFlags, queueFlags, sharedFlags } from './server-flags.ts'
-import { launchEngine, launchGateway, log } from './servers.ts'
 import { firstSignal } from './signals.ts'
 
 const groups = [gatewayFlags, ...engineFlags, sharedFlags, queueFlags, ignoredFlags]

@@ -14,7 +14,7 @@ export type Process = { child: ChildProcess; port: number; output(): string; exi
 
 /** Starts the real server the test needs, or skips it with the line that says how to get one. */
 export async function redisFor(t: TestContext): Promise<string | null> {
-  const redis = await startRedisServer()
+  const redis = await startRedisServer({ path: process.env.PATH ?? '' })
   if (!redis) {
     t.skip('redis-server is not installed (apt-get install redis-server)')
     return null
