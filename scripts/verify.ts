@@ -1,0 +1,115 @@
+// `pagestream verify`: is what this machine computes what others compute? Compares model folders with their golden.json,
+// a tokenizer with its vectors, chat templates with their renderings; the exit code says whether all agree.
+import { basename, resolve } from 'node:path'
+import type { ModelOptions } from '../engine/models/index.ts'
+import { Device } from '../engine/native/device.ts'
+import { type Flag, parseFlags, UsageError } from './cli/flags.ts'
+import { type ModelResult, tolerances, verifyModel } from './verify/model.ts'
+import { verifyTemplates } from './verify/templates.ts'
+import { verifyTokenizer } from './verify/tokenizer.ts'
+
+const isas = ['auto', 'plain', 'avx2', 'avx512'] as const
+type Isa = (typeof isas)[number]
+
+const flags: readonly Flag[] = [
+  { name: '--dtype', kind: 'string', choices: Object.keys(tolerances), help: 'type of weights and KV cache (float32)' },
+  { name: '--isa', kind: 'string', help: 'instruction paths, joined by commas: auto, plain, avx2, avx512 (auto)' },
+  { name: '--threads', kind: 'integer', help: 'threads of the kernels; 0 is all cores (0)' },
+  { name: '--tokenizer', kind: 'string', help: 'DIR with tokenizer.json: compare it with vectors.json instead' },
+  { name: '--templates', kind: 'string', help: 'golden.json beside chat templates: compare those instead' },
+]
+
+export function help(): string {
+  const rows = flags.map(({ name, help }) => `  ${name.padEnd(14)}${help}`)
+  return `Usage: pagestream verify DIR...                          models with golden.json
+       pagestream verify --tokenizer DIR vectors.json
+       pagestream verify --templates golden.json
+
+${rows.join('\n')}`
+}
+
+export async function verify(argv: string[], print: (line: string) => void = console.log): Promise<number> {
+  const { values, positional } = parseFlags(flags, argv, {})
+  if (typeof values.templates === 'string') return printTemplates(values.templates, print)
+  if (typeof values.tokenizer === 'string') {
+    const [vectors] = positional
+    if (!vectors) throw new UsageError('say: pagestream verify --tokenizer DIR vectors.json')
+    return printTokenizer(values.tokenizer, vectors, print)
+  }
+  if (positional.length === 0) throw new UsageError('give one or more model folders with a golden.json (--help)')
+  const dtype = (values.dtype ?? 'float32') as ModelOptions['dtype']
+  const threads = (values.threads ?? 0) as number
+  return printModels(positional, dtype, parseIsas(values.isa), threads, print)
+}
+
+function parseIsas(given: unknown): Isa[] {
+  return String(given ?? 'auto')
+    .split(',')
+    .map((name) => {
+      const isa = isas.find((isa) => isa === name)
+      if (!isa) throw new UsageError(`--isa must be of ${isas.join(', ')}, not "${name}"`)
+      return isa
+    })
+}
+
+async function printModels(
+  folders: string[],
+  dtype: ModelOptions['dtype'],
+  isas: Isa[],
+  threads: number,
+  print: (line: string) => void,
+): Promise<number> {
+  const width = Math.max(...folders.map((folder) => nameOf(folder).length), 'model'.length)
+  print(`${'model'.padEnd(width)}  ${modelColumns.map(([title, size]) => title.padEnd(size)).join('  ')}`)
+  let missed = 0
+  for (const isa of isas) {
+    const device = Device.open({ backend: 'cpu', threads, isa })
+    for (const folder of folders) {
+      const result = await verifyModel(device, folder, dtype)
+      const cells = modelColumns.map(([, size, cell]) => cell(result, device.info.isa).padEnd(size))
+      print(`${nameOf(folder).padEnd(width)}  ${cells.join('  ')}`)
+      if (!result.passed) missed++
+    }
+    device.close()
+  }
+  const runs = folders.length * isas.length
+  print(`${runs - missed} of ${runs} agree (${dtype}: |Δ| at most ${tolerances[dtype]}, greedy tokens equal)`)
+  return missed > 0 ? 1 : 0
+}
+
+const modelColumns: [string, number, (result: ModelResult, isa: string) => string][] = [
+  ['isa', 6, (_, isa) => isa],
+  ['max |Δlogit|', 12, ({ comparison }) => comparison.logitError.toExponential(1)],
+  ['|Δlogprob|', 10, ({ comparison }) => comparison.logprobError.toExponential(1)],
+  ['top 20', 9, ({ comparison }) => `${comparison.topPositions.agree}/${comparison.topPositions.of}`],
+  ['greedy', 9, ({ comparison }) => `${comparison.greedyTokens.equal}/${comparison.greedyTokens.of}`],
+  ['text', 4, ({ texts }) => (texts.of > 0 ? `${texts.equal}/${texts.of}` : '-')],
+  ['paged', 5, ({ pagedDifference }) => pagedDifference ?? 'equal'],
+  ['', 4, ({ passed }) => (passed ? 'ok' : 'MISS')],
+]
+
+function nameOf(folder: string): string {
+  return basename(resolve(folder))
+}
+
+async function printTokenizer(folder: string, vectors: string, print: (line: string) => void): Promise<number> {
+  const { checks, misses } = await verifyTokenizer(folder, vectors)
+  for (const miss of misses.slice(0, 10)) print(miss)
+  if (misses.length > 10) print(`and ${misses.length - 10} more`)
+  print(`${nameOf(folder)}: ${checks - misses.length} of ${checks} agree`)
+  return misses.length > 0 ? 1 : 0
+}
+
+function printTemplates(golden: string, print: (line: string) => void): number {
+  const results = verifyTemplates(golden)
+  const width = Math.max(...results.map(({ name }) => name.length))
+  for (const { name, passed, failed, unsupported } of results) {
+    const problems = [...failed.map((id) => `${id} differs`), ...unsupported.map((id) => `${id} unsupported`)]
+    print(`${name.padEnd(width)}  ${String(passed.length).padStart(2)} passed  ${problems.join(', ')}`.trimEnd())
+  }
+  const [passed, failed, unsupported] = (['passed', 'failed', 'unsupported'] as const).map((outcome) =>
+    results.reduce((sum, result) => sum + result[outcome].length, 0),
+  )
+  print(`${passed} renderings agree, ${failed} differ, ${unsupported} unsupported`)
+  return failed === 0 && unsupported === 0 ? 0 : 1
+}

@@ -1,0 +1,41 @@
+// golden.json: what another implementation computed for a model, in the folder of the model. Also takes the shape of
+// the demo model's file ("cases", with the greedy tokens alone).
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { checkJson, parseJson } from '../../engine/weights/json.ts'
+
+const ids = z.array(z.int().nonnegative())
+const numbers = z.array(z.number())
+
+const Prompt = z.object({
+  ids: ids.min(1),
+  /** Logits of the last position. */
+  last_logits: numbers.optional(),
+  /** Of each prompt token given those before it; the first has none. */
+  prompt_logprobs: z.array(z.number().nullable()).optional(),
+  /** The 20 largest logits of every position. */
+  top20_ids: z.array(ids).optional(),
+  top20_logits: z.array(numbers).optional(),
+  /** What follows greedily, end tokens treated like any other. */
+  greedy: ids.min(1),
+  /** By how much each greedy token's logit beat the next. */
+  greedy_margins: numbers.optional(),
+  /** The greedy tokens as text, special tokens left out. */
+  text: z.string().optional(),
+})
+export type GoldenPrompt = z.infer<typeof Prompt>
+
+const Case = z
+  .object({ prompt_ids: ids.min(1), output_ids: ids.min(1), stop_index: z.int().nonnegative() })
+  .transform((each): GoldenPrompt => ({ ids: each.prompt_ids, greedy: each.output_ids.slice(0, each.stop_index + 1) }))
+
+const Golden = z.union([
+  z.looseObject({ prompts: z.array(Prompt).min(1) }),
+  z.looseObject({ cases: z.array(Case).min(1) }).transform(({ cases }) => ({ prompts: cases })),
+])
+
+export function readGolden(folder: string): GoldenPrompt[] {
+  const file = join(folder, 'golden.json')
+  return checkJson(file, Golden, parseJson(file, readFileSync(file, 'utf8'))).prompts
+}
