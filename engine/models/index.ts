@@ -1,12 +1,11 @@
 // From a checkpoint to something that computes logits: the one place that knows which architecture is which file.
 // Called by the engine, scripts/llm.ts and scripts/verify.ts.
-import type { Batch } from '../batch.ts'
 import type { Device } from '../native/device.ts'
 import type { Commands, KvLayer } from '../native/ops.ts'
 import type { Tensor } from '../native/tensor.ts'
 import type { WeightReader } from '../weights/load.ts'
 import type { Architecture, ModelConfig } from './config.ts'
-import { Scratch, type Shared, type Step } from './layers.ts'
+import { type Batch, Scratch, type Shared, type Step } from './layers.ts'
 import { llama } from './llama.ts'
 import { cosSinTable } from './rope.ts'
 import { Weights } from './weights.ts'

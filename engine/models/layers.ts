@@ -4,12 +4,30 @@
 //
 // Activations are scratch memory that the layers share: a result is good until the same layer of the next decoder layer
 // is called. Nothing is allocated during a step.
-import type { Batch } from '../batch.ts'
 import type { Device } from '../native/device.ts'
 import type { Commands, KvLayer } from '../native/ops.ts'
 import type { Tensor, Weight } from '../native/tensor.ts'
 import type { ModelConfig } from './config.ts'
 import type { Parts, Weights } from './weights.ts'
+
+/** What one step computes, packed for the kernels. All tensors are i32 and may be longer than what counts. */
+export type Batch = {
+  tokens: number
+  sequences: number
+  /** Columns of blockTable. */
+  tableStride: number
+  logitCount: number
+  /** [tokens]: token ids, their positions, and the cache slots that their K and V go to. */
+  ids: Tensor
+  positions: Tensor
+  slots: Tensor
+  /** [sequences + 1] first row of each; [sequences] positions after this step; [sequences, tableStride] blocks. */
+  queryStart: Tensor
+  kvLength: Tensor
+  blockTable: Tensor
+  /** [logitCount]: the rows whose logits are wanted. */
+  logitRows: Tensor
+}
 
 export type Step = { commands: Commands; batch: Batch }
 
