@@ -104,23 +104,16 @@ export const engineFlags: FlagGroup[] = [
     title: 'Where weights come from',
     flags: [
       { name: '--download-dir', kind: 'string', help: 'cache of downloaded models' },
-      { name: '--hf-token', kind: 'string', env: ['HF_TOKEN'], help: 'token for gated models of the hub' },
-      { name: '--hf-endpoint', kind: 'string', env: ['HF_ENDPOINT'], help: 'another hub (default huggingface.co)' },
-      { name: '--offline', kind: 'boolean', env: ['HF_HUB_OFFLINE'], help: 'use the cache only, never the network' },
+      { name: '--hf-token', kind: 'string', help: 'token for gated models of the hub (or HF_TOKEN)' },
+      { name: '--hf-endpoint', kind: 'string', help: 'another hub (or HF_ENDPOINT; default huggingface.co)' },
+      { name: '--offline', kind: 'boolean', help: 'use the cache only, never the network (or HF_HUB_OFFLINE=1)' },
       {
         name: '--s3-endpoint',
         kind: 'string',
         key: 's3.endpoint',
-        env: ['AWS_ENDPOINT_URL_S3', 'AWS_ENDPOINT_URL'],
-        help: 'S3-compatible server; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY',
+        help: 'S3-compatible server (or AWS_ENDPOINT_URL); keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or wherever the AWS SDK finds them',
       },
-      {
-        name: '--s3-region',
-        kind: 'string',
-        key: 's3.region',
-        env: ['AWS_REGION', 'AWS_DEFAULT_REGION'],
-        help: 'its region',
-      },
+      { name: '--s3-region', kind: 'string', key: 's3.region', help: 'its region (or AWS_REGION)' },
     ],
   },
   {

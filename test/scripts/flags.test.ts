@@ -56,9 +56,9 @@ test('flags of vLLM that change nothing here are accepted with a warning', () =>
 })
 
 test('the environment gives what no flag gives', () => {
-  const env = { VLLM_API_KEY: 'secret', HF_HUB_OFFLINE: '1', AWS_ENDPOINT_URL: 'http://s3', REDIS_URL: 'redis://r' }
-  const { values } = parse('--s3-endpoint http://other', env)
-  assert.deepEqual(values, { apiKeys: ['secret'], offline: true, redis: 'redis://r', 's3.endpoint': 'http://other' })
+  const env = { VLLM_API_KEY: 'secret', PAGESTREAM_CACHE_SECRET: 'salt', REDIS_URL: 'redis://env' }
+  const { values } = parse('--redis redis://flag', env)
+  assert.deepEqual(values, { apiKeys: ['secret'], cacheSecret: 'salt', redis: 'redis://flag' })
 })
 
 test('flags and fields of the configurations match one to one', () => {
