@@ -1,26 +1,20 @@
 // The engine: requests of token ids in, sampled token ids out, one step at a time. It knows no queue, no text and no
-// clock; the worker thread, the offline LLM and the tests drive it by the same four verbs (add, abort, step, stats).
+// clock; the worker thread, the offline LLM and the tests drive it by the same verbs (add, abort, step, stats).
+//
+// What it samples for a choice is a function of prompt, sampling and the choice's own tokens alone: not of who else is
+// in the batch, how prompts are cut in chunks, what is cached, or where it was preempted or resumed.
 import type { FailureCode } from '../queue/event.ts'
+import { BatchPacker } from './batch.ts'
+import { RequestRefused } from './errors.ts'
+import type { Model } from './models/index.ts'
+import type { Device } from './native/device.ts'
+import { Commands, type KvLayer } from './native/ops.ts'
+import { type Logprob, Sampler } from './sample/sampler.ts'
+import { Scheduler, type SchedulerOptions, type Slice } from './scheduler/scheduler.ts'
+import type { Sequence, SequenceRequest } from './scheduler/sequence.ts'
 
 export type { SequenceRequest } from './scheduler/sequence.ts'
-
-export type EngineOptions = {
-  /** Tokens of KV per block. */
-  blockSize: number
-  /** KV blocks of the pool. */
-  numBlocks: number
-  /** Prompt and output of a sequence together; it finishes with `length` there. */
-  maxModelLen: number
-  maxNumSeqs: number
-  /** Token budget of a step, prefill and decode together; at least maxNumSeqs. */
-  maxNumBatchedTokens: number
-  /** A prompt gets at most this many tokens of a step; 0: the whole budget. */
-  longPrefillTokenThreshold: number
-  enableChunkedPrefill: boolean
-  enablePrefixCaching: boolean
-  /** End of sequence, from config.json and generation_config.json. */
-  eosTokenIds: number[]
-}
+export type EngineOptions = SchedulerOptions
 
 /** One sampled token, or the end of a choice without one (resumed ids that were already complete), or a refusal. */
 export type StepOutput =
@@ -32,11 +26,11 @@ export type StepOutput =
       /** Position in the choice's output, counted from its very first token. */
       index: number
       /** The sampled token first, then the most likely ones in order; absent unless asked for. */
-      logprobs?: { id: number; logprob: number; rank: number }[]
+      logprobs?: Logprob[]
       finish?: 'stop' | 'length'
       /** The stop token of the request that ended it; absent for end of sequence. */
       stopTokenId?: number
-      /** With the first token of this engine: prompt tokens found in the prefix cache. */
+      /** With a choice's first token of this engine: prompt tokens found in the prefix cache. */
       cachedTokens?: number
     }
   | { type: 'finish'; id: string; choice: number; index: number; finish: 'stop' | 'length'; stopTokenId?: number }
@@ -48,11 +42,12 @@ export type EngineStats = {
   /** Sequences. */
   running: number
   waiting: number
-  /** Tokens of the waiting sequences that are still to be computed. */
+  /** Tokens of the waiting sequences, still to be computed. */
   waitingTokens: number
   totalBlocks: number
   /** Blocks no sequence holds; some of them still carry a cached prefix. */
   freeBlocks: number
+  /** Blocks that can be found by their hash. */
   cachedBlocks: number
   /** 0 to 1. */
   kvUsage: number
@@ -62,6 +57,146 @@ export type EngineStats = {
   /** Of the last step: tokens computed and sequences in it. */
   stepTokens: number
   stepSequences: number
+  /** Tokens computed as part of a prompt, or again after preemption or resume. */
   promptTokens: number
   generationTokens: number
+}
+
+export class Engine {
+  readonly #model: Model
+  readonly #scheduler: Scheduler
+  readonly #packer: BatchPacker
+  readonly #sampler: Sampler
+  readonly #commands: Commands
+  readonly #kv: KvLayer[]
+  /** Outputs that need no computing: the next step delivers them. */
+  #early: StepOutput[] = []
+  readonly #counts = { steps: 0, stepTokens: 0, stepSequences: 0, promptTokens: 0, generationTokens: 0 }
+
+  constructor(model: Model, device: Device, options: EngineOptions) {
+    this.#model = model
+    this.#scheduler = new Scheduler(options)
+    this.#packer = new BatchPacker(device, options)
+    this.#sampler = new Sampler(device, { vocabularySize: model.config.vocabularySize, ...options })
+    this.#commands = new Commands(device)
+    this.#kv = model.allocateKv(options.numBlocks, options.blockSize)
+  }
+
+  /** A request that cannot be run is answered by a `failed` output of the next step. */
+  add(request: SequenceRequest): void {
+    try {
+      this.#checkIds('prompt', request.prompt)
+      for (const ids of request.resume) this.#checkIds('resume', ids)
+      this.#sampler.check(request.sampling)
+      for (const { sequence, ending } of this.#scheduler.add(request)) {
+        const { reason: finish, ...rest } = ending
+        const { choice, generated: index } = sequence
+        this.#early.push({ type: 'finish', id: request.id, choice, index, finish, ...rest })
+      }
+    } catch (error) {
+      if (!(error instanceof RequestRefused)) throw error
+      this.#early.push({ type: 'failed', id: request.id, code: error.code, message: error.message })
+    }
+  }
+
+  /** A request, or one of its choices; its blocks are free for the next step. What is not here is ignored. */
+  abort(id: string, choice?: number): void {
+    this.#scheduler.abort(id, choice)
+    this.#early = this.#early.filter(
+      (early) => early.id !== id || (choice !== undefined && !('choice' in early && early.choice === choice)),
+    )
+  }
+
+  get hasWork(): boolean {
+    return this.#early.length > 0 || this.#scheduler.hasWork
+  }
+
+  /** A KernelError is fatal: the process must exit, and its jobs are reclaimed by another engine. */
+  step(): StepOutput[] {
+    const outputs = this.#early.splice(0)
+    const slices = this.#scheduler.schedule()
+    if (slices.length === 0) return outputs
+    const sampling = slices.filter((slice) => slice.yieldsToken).map((slice) => slice.sequence)
+
+    this.#commands.reset()
+    const batch = this.#packer.pack(slices)
+    const logits = this.#model.forward(this.#commands, batch, this.#kv)
+    if (sampling.length > 0) this.#sampler.append(this.#commands, logits, sampling)
+    this.#commands.run()
+
+    this.#count(slices, sampling.length)
+    for (const slice of slices) this.#scheduler.advance(slice)
+    if (sampling.length > 0) {
+      const { tokens, logprobs } = this.#sampler.read(sampling)
+      for (const [i, sequence] of sampling.entries()) outputs.push(this.#accept(sequence, tokens[i]!, logprobs[i]))
+    }
+    return outputs
+  }
+
+  stats(): EngineStats {
+    const { blocks, running, waiting, waitingTokens, counts } = this.#scheduler
+    return {
+      ...this.#counts,
+      ...counts,
+      running: running.length,
+      waiting,
+      waitingTokens,
+      totalBlocks: blocks.total,
+      freeBlocks: blocks.free,
+      cachedBlocks: blocks.published,
+      kvUsage: 1 - blocks.free / blocks.total,
+    }
+  }
+
+  /** Throws if the block books do not add up. Costs a pass over all blocks: for tests and for idle engines. */
+  checkIntegrity(): void {
+    this.#scheduler.checkIntegrity()
+  }
+
+  free(): void {
+    for (const { k, v } of this.#kv) {
+      k.free()
+      v.free()
+    }
+    this.#packer.free()
+    this.#sampler.free()
+  }
+
+  #accept(sequence: Sequence, token: number, logprobs: Logprob[] | undefined): StepOutput {
+    const { request, choice, generated: index } = sequence
+    sequence.tokens.push(token)
+    const ending = this.#scheduler.ending(sequence)
+    if (ending) this.#scheduler.finish(sequence)
+    const isFirst = index === (request.resume[choice]?.length ?? 0)
+    return {
+      type: 'token',
+      id: request.id,
+      choice,
+      token,
+      index,
+      ...(logprobs && { logprobs }),
+      ...(ending && { finish: ending.reason }),
+      ...(ending?.stopTokenId !== undefined && { stopTokenId: ending.stopTokenId }),
+      ...(isFirst && sequence.cachedTokens !== null && { cachedTokens: sequence.cachedTokens }),
+    }
+  }
+
+  #count(slices: Slice[], generated: number): void {
+    const counts = this.#counts
+    counts.steps++
+    counts.stepSequences = slices.length
+    counts.stepTokens = slices.reduce((sum, slice) => sum + slice.count, 0)
+    counts.generationTokens += generated
+    for (const { sequence, begin, count } of slices) {
+      const isDecode = count === 1 && begin >= sequence.request.prompt.length
+      if (!isDecode) counts.promptTokens += count
+    }
+  }
+
+  #checkIds(field: string, ids: Uint32Array): void {
+    const size = this.#model.config.vocabularySize
+    const bad = ids.find((id) => id >= size)
+    if (bad !== undefined)
+      throw new RequestRefused('request_failed', `${field}: token ${bad}; the vocabulary has ${size}`)
+  }
 }

@@ -19,7 +19,7 @@ export function rootHash(salt: string, adapter: number): BlockHash {
 /** The block that holds `tokens` [begin, end), following the block named `parent`. */
 export function blockHash(parent: BlockHash, tokens: Uint32Array | Int32Array, begin: number, end: number): BlockHash {
   const bytes = Buffer.allocUnsafe(32 + 4 * (end - begin))
-  bytes.latin1Write(parent, 0)
+  bytes.write(parent, 0, 'latin1')
   for (let i = begin, at = 32; i < end; i++, at += 4) bytes.writeUInt32LE(tokens[i]!, at)
   return digest(bytes)
 }

@@ -1,0 +1,86 @@
+// Drives a scheduler with a model that is not there: every slice computes, every logit row gives the next token of a
+// fixed rule. Checks after every step what must always hold.
+import assert from 'node:assert/strict'
+import { Scheduler, type SchedulerOptions, type Slice } from '../../../engine/scheduler/scheduler.ts'
+import type { Sequence, SequenceRequest } from '../../../engine/scheduler/sequence.ts'
+
+export const defaults: SchedulerOptions = {
+  blockSize: 4,
+  numBlocks: 64,
+  maxModelLen: 128,
+  maxNumSeqs: 8,
+  maxNumBatchedTokens: 32,
+  longPrefillTokenThreshold: 0,
+  enableChunkedPrefill: true,
+  enablePrefixCaching: true,
+  eosTokenIds: [],
+}
+
+/** What a model would say: a function of the tokens so far, as with greedy sampling. */
+export const nextToken = (sequence: Sequence) => {
+  const last = sequence.tokens.at(sequence.length - 1)
+  return (last * 31 + sequence.length * 7 + sequence.choice) % 1000
+}
+
+export class Simulation {
+  readonly scheduler: Scheduler
+  readonly options: SchedulerOptions
+  /** Of each step: who got how many tokens. */
+  readonly steps: { name: string; begin: number; count: number }[][] = []
+  /** Outputs by `id/choice`. */
+  readonly outputs = new Map<string, number[]>()
+  readonly finished: string[] = []
+
+  constructor(options: Partial<SchedulerOptions> = {}) {
+    this.options = { ...defaults, ...options }
+    this.scheduler = new Scheduler(this.options)
+  }
+
+  add(request: SequenceRequest): void {
+    for (const { sequence } of this.scheduler.add(request)) this.finished.push(nameOf(sequence))
+  }
+
+  step(): Slice[] {
+    const slices = this.scheduler.schedule()
+    this.#check(slices)
+    this.steps.push(slices.map(({ sequence, begin, count }) => ({ name: nameOf(sequence), begin, count })))
+    for (const slice of slices) {
+      this.scheduler.advance(slice)
+      if (!slice.yieldsToken) continue
+      const { sequence } = slice
+      const token = nextToken(sequence)
+      this.outputs.set(nameOf(sequence), [...(this.outputs.get(nameOf(sequence)) ?? []), token])
+      sequence.tokens.push(token)
+      if (!this.scheduler.ending(sequence)) continue
+      this.scheduler.finish(sequence)
+      this.finished.push(nameOf(sequence))
+    }
+    this.scheduler.checkIntegrity()
+    return slices
+  }
+
+  run(limit = 10_000): void {
+    for (let i = 0; this.scheduler.hasWork; i++) {
+      assert.ok(i < limit, `still at work after ${limit} steps`)
+      assert.ok(this.step().length > 0, 'a step with work to do did nothing')
+    }
+    assert.equal(this.scheduler.blocks.free, this.options.numBlocks)
+  }
+
+  #check(slices: Slice[]): void {
+    const { maxNumBatchedTokens, maxNumSeqs, blockSize } = this.options
+    const tokens = slices.reduce((sum, { count }) => sum + count, 0)
+    assert.ok(tokens <= maxNumBatchedTokens, `${tokens} tokens in a step`)
+    assert.ok(this.scheduler.running.length <= maxNumSeqs)
+    assert.equal(new Set(slices.map(({ sequence }) => sequence)).size, slices.length, 'a sequence is in the step twice')
+    for (const { sequence, begin, count, yieldsToken } of slices) {
+      assert.equal(sequence.state, 'running')
+      assert.equal(begin, sequence.computed)
+      assert.ok(count > 0 && begin + count <= sequence.length)
+      assert.equal(yieldsToken, begin + count === sequence.length)
+      assert.equal(sequence.blocks.length, Math.ceil(sequence.length / blockSize), 'blocks = ceil(tokens / block)')
+    }
+  }
+}
+
+export const nameOf = (sequence: Sequence) => `${sequence.request.id}/${sequence.choice}`
