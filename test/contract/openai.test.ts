@@ -1,27 +1,16 @@
 // The official `openai` client against `pagestream serve` with the demo model, nothing changed but its base URL: what
 // works here works for the programs built on it.
 import assert from 'node:assert/strict'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import OpenAI from 'openai'
-import { freePort, get, metric, start, until } from '../e2e/processes.ts'
+import { get, metric, until } from '../e2e/processes.ts'
+import { serve } from '../e2e/serve.ts'
 
 const model = 'demo'
 const question = [{ role: 'user' as const, content: 'What is PagedAttention?' }]
 
-async function serve(t: TestContext, ...flags: string[]): Promise<number> {
-  const port = await freePort()
-  const server = start(t, ['serve', '--redis', 'embedded', '--port', `${port}`, ...flags], port)
-  await until(
-    () => `serve to be ready:\n${server.output()}`,
-    async () => /Serving demo/.test(server.output()) || server.child.exitCode !== null,
-    60_000,
-  )
-  assert.equal(server.child.exitCode, null, server.output())
-  return port
-}
-
 test('the official client works with only base_url changed', { timeout: 180_000 }, async (t) => {
-  const port = await serve(t, '--max-num-seqs', '8')
+  const { port } = await serve(t, ['--max-num-seqs', '8'])
   const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'not-needed', maxRetries: 0 })
 
   await t.test('models', async () => {
@@ -161,7 +150,7 @@ test('the official client works with only base_url changed', { timeout: 180_000 
 test('with --api-key a wrong key is an AuthenticationError and the right one is let in', {
   timeout: 120_000,
 }, async (t) => {
-  const port = await serve(t, '--api-key', 'right')
+  const { port } = await serve(t, ['--api-key', 'right'])
   const client = (apiKey: string) => new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey, maxRetries: 0 })
   await assert.rejects(
     async () => client('wrong').models.list(),
