@@ -19,10 +19,14 @@ const rules: { files: RegExp; may: RegExp; types?: RegExp }[] = [
   // Inside the engine, downward only.
   { files: /^engine\/(main|daemon|beat|beat-[\w-]+)\.ts/, may: /^(engine|queue)\// },
   { files: /^engine\/(config|errors)\.ts/, may: /^engine\/errors\.ts/ },
-  { files: /^engine\/scheduler\//, may: /^engine\/scheduler\//, types: /^engine\/(config|engine|batch)\.ts/ },
+  {
+    files: /^engine\/scheduler\//,
+    may: /^engine\/(scheduler\/|errors\.ts)/,
+    types: /^engine\/(config|engine|batch)\.ts/,
+  },
   { files: /^engine\/output\//, may: /^engine\/output\//, types: /^engine\/engine\.ts/ },
   { files: /^engine\/native\//, may: /^engine\/(native\/|errors\.ts)/ },
-  { files: /^engine\/sample\//, may: /^engine\/(sample|native)\//, types: /^engine\/(batch|engine)\.ts/ },
+  { files: /^engine\/sample\//, may: /^engine\/(sample\/|native\/|errors\.ts)/, types: /^engine\/scheduler\// },
   { files: /^engine\/weights\//, may: /^engine\/(weights\/|native\/|errors\.ts|models\/config\.ts)/ },
   {
     files: /^engine\/models\//,

@@ -7,7 +7,6 @@ import type { Sampling } from '../../queue/job.ts'
 import type { Device } from '../native/device.ts'
 import type { Commands } from '../native/ops.ts'
 import type { Tensor } from '../native/tensor.ts'
-import { IntList } from '../scheduler/ints.ts'
 import type { Sequence } from '../scheduler/sequence.ts'
 import { GrowingTensor } from './growing.ts'
 import { makeRecipe, type Recipe } from './recipe.ts'
@@ -39,7 +38,6 @@ export class Sampler {
   readonly #workspace: GrowingTensor
   readonly #topIds: GrowingTensor
   readonly #top: GrowingTensor
-  readonly #tokens = new IntList()
 
   constructor(device: Device, options: SamplerOptions) {
     const rows = options.maxNumSeqs
@@ -69,10 +67,9 @@ export class Sampler {
   append(commands: Commands, logits: Tensor, sequences: Sequence[]): void {
     const rows = sequences.length
     const { vocabularySize } = this.#options
-    const bias = this.#pack(sequences)
+    const { history, bias } = this.#pack(sequences)
     const allowed = this.#packAllowed(sequences)
     const workspace = this.#workspace.fit(2 * vocabularySize * rows)
-    const history = this.#history.write(this.#tokens.view)
     commands.sample(this.#out, logits, this.#params, history, bias, allowed, rows, workspace)
     const k = mostLogprobs(sequences)
     if (k === null) return
@@ -123,14 +120,16 @@ export class Sampler {
   }
 
   /** The rows of parameters, and beside them the tokens that penalties look at and the biases. */
-  #pack(sequences: Sequence[]): { ids: Tensor; values: Tensor } {
+  #pack(sequences: Sequence[]): { history: Tensor; bias: { ids: Tensor; values: Tensor } } {
+    const history = new Int32Array(sequences.reduce((sum, each) => sum + this.#historyLength(each), 0))
+    let historyEnd = 0
     const ids: number[] = []
     const values: number[] = []
-    this.#tokens.clear()
     for (const [row, sequence] of sequences.entries()) {
       const { sampling, seedLow, seedHigh, hasPenalties, bias, earlyBias } = this.#recipe(sequence.request.sampling)
-      const historyBegin = this.#tokens.length
-      if (hasPenalties) this.#tokens.append(sequence.tokens.view)
+      const historyBegin = historyEnd
+      if (hasPenalties) history.set(sequence.tokens.view, historyBegin)
+      historyEnd += this.#historyLength(sequence)
       const biasBegin = ids.length
       const added = sequence.generated < sampling.minTokens ? earlyBias : bias
       for (const id of added.ids) ids.push(id)
@@ -150,12 +149,22 @@ export class Sampler {
       this.#words[at + 10] = sequence.choice
       this.#words[at + 11] = sequence.generated
       this.#words[at + 12] = historyBegin
-      this.#words[at + 13] = this.#tokens.length
+      this.#words[at + 13] = historyEnd
       this.#words[at + 14] = biasBegin
       this.#words[at + 15] = ids.length
     }
     this.#params.write(this.#words.subarray(0, sequences.length * ROW))
-    return { ids: this.#biasIds.write(Int32Array.from(ids)), values: this.#biasValues.write(Float32Array.from(values)) }
+    return {
+      history: this.#history.write(history),
+      bias: {
+        ids: this.#biasIds.write(Int32Array.from(ids)),
+        values: this.#biasValues.write(Float32Array.from(values)),
+      },
+    }
+  }
+
+  #historyLength(sequence: Sequence): number {
+    return this.#recipe(sequence.request.sampling).hasPenalties ? sequence.length : 0
   }
 
   /** One mask per row that has one; the choices of a request repeat it. */

@@ -139,7 +139,7 @@ export class Scheduler {
   advance({ sequence, count }: Slice): void {
     sequence.computed += count
     this.blocks.publish(sequence)
-    if (sequence.computed < sequence.request.prompt.length) return
+    if (this.#held === 0 || sequence.computed < sequence.request.prompt.length) return
     const group = this.#groups.get(sequence.request.id)!
     for (const other of group.held.splice(0)) {
       // What it shares with its own request was not found in the cache.
