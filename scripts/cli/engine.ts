@@ -1,18 +1,18 @@
 // `pagestream engine MODEL`: pulls jobs for one model from Redis; start more to serve more.
 import type { EngineConfig } from '../../engine/config.ts'
-import { startEngine } from '../../engine/main.ts'
+import { type RunningEngine, startEngine } from '../../engine/main.ts'
 import { systemClock } from '../../queue/clock.ts'
 import type { Redis } from '../../queue/redis.ts'
 import { buildKernels } from '../build.ts'
 import { engineConfig, modelOf } from './configure.ts'
 import { parseFlags, UsageError } from './flags.ts'
 import { formatHelp } from './help.ts'
-import { log } from './log.ts'
+import { createLog, loadingProgress, log } from './log.ts'
 import { connectQueue } from './queue.ts'
-import { engineFlags, ignoredFlags, queueFlags, sharedFlags } from './server-flags.ts'
+import { engineFlags, ignoredFlags, processFlags, sharedFlags } from './server-flags.ts'
 import { firstSignal } from './signals.ts'
 
-const groups = [...engineFlags, sharedFlags, queueFlags, ignoredFlags]
+const groups = [...engineFlags, sharedFlags, processFlags, ignoredFlags]
 
 export const help = () =>
   formatHelp(
@@ -34,7 +34,7 @@ export async function run(argv: string[]): Promise<number> {
   const config = engineConfig({ ...parsed.values, model }, url ?? null)
   const stopped = firstSignal(log)
   const queue = await connectQueue(url)
-  const engine = await launchEngine(config, queue.redis)
+  const engine = await launchEngine(config, queue.redis, (parsed.values.logLevel as string | undefined) ?? 'info')
   log(`engine serves ${engine.card.name}`)
 
   await stopped
@@ -44,9 +44,11 @@ export async function run(argv: string[]): Promise<number> {
 }
 
 /** Builds the kernels if need be, loads the model, and resolves when the engine takes work. */
-export async function launchEngine(config: EngineConfig, redis: Redis) {
+export async function launchEngine(config: EngineConfig, redis: Redis, level: string): Promise<RunningEngine> {
   await buildKernels({ log })
-  const engine = await startEngine(config, redis, systemClock)
+  const name = config.servedModelName[0] ?? config.model
+  const options = { log: createLog('engine', level), onProgress: loadingProgress(name) }
+  const engine = await startEngine(config, redis, systemClock, options)
   await engine.ready
   return engine
 }

@@ -6,12 +6,12 @@ import type { Redis } from '../../queue/redis.ts'
 import { gatewayConfig } from './configure.ts'
 import { parseFlags, UsageError } from './flags.ts'
 import { formatHelp } from './help.ts'
-import { log } from './log.ts'
+import { createLog, log } from './log.ts'
 import { connectQueue } from './queue.ts'
-import { gatewayFlags, queueFlags, sharedFlags } from './server-flags.ts'
+import { gatewayFlags, processFlags, sharedFlags } from './server-flags.ts'
 import { firstSignal } from './signals.ts'
 
-const groups = [gatewayFlags, sharedFlags, queueFlags]
+const groups = [gatewayFlags, sharedFlags, processFlags]
 
 export const help = () =>
   formatHelp('pagestream gateway --redis URL [flags]', 'Serves the models whose engines meet it in Redis.', groups)
@@ -27,7 +27,9 @@ export async function run(argv: string[]): Promise<number> {
   const config = gatewayConfig(values)
   const stopped = firstSignal(log)
   const queue = await connectQueue(values.redis as string | undefined)
-  const gateway = await launchGateway(config, queue.redis)
+  const gateway = await launchGateway(config, queue.redis, {
+    log: createLog('gateway', (values.logLevel as string | undefined) ?? 'info'),
+  })
   log(`gateway on http://${config.host}:${gateway.port}`)
 
   await stopped
@@ -39,7 +41,7 @@ export async function run(argv: string[]): Promise<number> {
 export async function launchGateway(
   config: GatewayConfig,
   redis: Redis,
-  options: StartOptions = {},
+  options: StartOptions,
 ): Promise<GatewayServer> {
   const gateway = await startGateway(config, redis, systemClock, options)
   const isLocal = ['127.0.0.1', '::1', 'localhost'].includes(config.host)

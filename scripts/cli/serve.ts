@@ -1,16 +1,17 @@
 // `pagestream serve [MODEL]`: gateway, queue and engine in one process; what `npm start` runs.
+import type { RunningEngine } from '../../engine/main.ts'
 import { systemClock } from '../../queue/clock.ts'
 import { demoModel, engineConfig, gatewayConfig, modelOf } from './configure.ts'
 import { launchEngine } from './engine.ts'
 import { parseFlags } from './flags.ts'
 import { launchGateway } from './gateway.ts'
 import { formatHelp } from './help.ts'
-import { log } from './log.ts'
+import { createLog, log } from './log.ts'
 import { findQueue } from './queue.ts'
-import { engineFlags, gatewayFlags, ignoredFlags, queueFlags, sharedFlags } from './server-flags.ts'
+import { engineFlags, gatewayFlags, ignoredFlags, processFlags, sharedFlags } from './server-flags.ts'
 import { firstSignal } from './signals.ts'
 
-const groups = [gatewayFlags, ...engineFlags, sharedFlags, queueFlags, ignoredFlags]
+const groups = [gatewayFlags, ...engineFlags, sharedFlags, processFlags, ignoredFlags]
 
 export const help = () =>
   formatHelp(
@@ -36,8 +37,11 @@ export async function run(argv: string[]): Promise<number> {
   const stopped = firstSignal(log)
   const queue = await findQueue(values.redis as string | undefined, process.env.PATH ?? '', systemClock)
   log(`queue: ${queue.description}`)
-  const gateway = await launchGateway(gatewayOptions, queue.redis)
-  const engine = await launchEngine(engineConfig(engineValues, queue.url), queue.redis)
+  const level = (values.logLevel as string | undefined) ?? 'warn'
+  let engine: RunningEngine | null = null
+  const extraMetrics = async () => (await engine?.metrics()) ?? ''
+  const gateway = await launchGateway(gatewayOptions, queue.redis, { log: createLog('gateway', level), extraMetrics })
+  engine = await launchEngine(engineConfig(engineValues, queue.url), queue.redis, level)
   if (!model) log('no model was given, so the demo model answers: it knows little, see scripts/demo/README.md')
   log(`ready in ${((performance.now() - began) / 1000).toFixed(1)} s`)
   process.stdout.write(greeting(`http://${reachable(gatewayOptions.host)}:${gateway.port}`, engine.card.name))

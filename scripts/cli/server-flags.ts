@@ -1,17 +1,25 @@
 // The flags of `serve`, `gateway` and `engine`: names and meanings are vLLM's where vLLM has the flag. The keys are
 // the fields of GatewayConfig and EngineConfig, which hold the defaults and check the values.
 import type { Flag } from './flags.ts'
+import { logLevels } from './log.ts'
 
 export type FlagGroup = { title: string; flags: readonly Flag[] }
 
-export const queueFlags: FlagGroup = {
-  title: 'Queue',
+export const processFlags: FlagGroup = {
+  title: 'Process',
   flags: [
     {
       name: '--redis',
       kind: 'string',
       env: ['PAGESTREAM_REDIS', 'REDIS_URL'],
       help: 'redis://, rediss:// or unix:// URL; "embedded" keeps the queue in this process (serve only). Without it, serve starts a redis-server found on PATH, else embeds one',
+    },
+    {
+      name: '--log-level',
+      kind: 'string',
+      choices: logLevels,
+      env: ['PAGESTREAM_LOG_LEVEL'],
+      help: 'least severe log record to write (default info; warn for serve)',
     },
   ],
 }

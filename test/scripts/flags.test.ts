@@ -5,9 +5,9 @@ import { demoModel, engineConfig, gatewayConfig, modelOf } from '../../scripts/c
 import { keyOf, nearest, parseFlags, readInteger, UsageError } from '../../scripts/cli/flags.ts'
 import { formatHelp } from '../../scripts/cli/help.ts'
 import { createKey } from '../../scripts/cli/keys.ts'
-import { engineFlags, gatewayFlags, ignoredFlags, queueFlags, sharedFlags } from '../../scripts/cli/server-flags.ts'
+import { engineFlags, gatewayFlags, ignoredFlags, processFlags, sharedFlags } from '../../scripts/cli/server-flags.ts'
 
-const groups = [gatewayFlags, ...engineFlags, sharedFlags, queueFlags, ignoredFlags]
+const groups = [gatewayFlags, ...engineFlags, sharedFlags, processFlags, ignoredFlags]
 const flags = groups.flatMap((group) => group.flags)
 const parse = (line: string, env: NodeJS.ProcessEnv = {}) => parseFlags(flags, line.split(' ').filter(Boolean), env)
 
