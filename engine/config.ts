@@ -53,6 +53,8 @@ const Fields = z.strictObject({
   s3: z.strictObject({ endpoint: optional(z.url()), region: optional(z.string().min(1)) }).prefault({}),
   /** The engine's work moves to another engine when it has not shown progress for this long. */
   leaseMs: positive.min(200).max(600_000).default(3000),
+  /** A step that runs longer than this is a hung kernel: the process ends and its work moves. */
+  stepTimeoutMs: positive.default(300_000),
   /** Seconds that running requests get to finish after SIGTERM; the rest goes back to the queue. */
   shutdownTimeout: z.number().min(0).default(25),
   /** Largest `logprobs` a request may ask for. */
