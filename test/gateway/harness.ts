@@ -1,10 +1,8 @@
 // A gateway with everything behind it but a model: Redis, and an engine that claims jobs through the real verbs and
 // answers what the test scripted. Tests talk HTTP to it.
 import { readFileSync } from 'node:fs'
-import type { Hono } from 'hono'
 import { createApp } from '../../gateway/app.ts'
 import { GatewayConfig } from '../../gateway/config.ts'
-import type { RequestEnv } from '../../gateway/context.ts'
 import { type GatewayServer, startGateway } from '../../gateway/main.ts'
 import type { Card } from '../../queue/card.ts'
 import { systemClock } from '../../queue/clock.ts'
@@ -15,6 +13,8 @@ import type { Job } from '../../queue/job.ts'
 import { contentHash, registerCard } from '../../queue/models.ts'
 import type { Redis } from '../../queue/redis.ts'
 import { Streams } from '../../queue/stream.ts'
+
+export type App = ReturnType<typeof createApp>
 
 const folder = new URL('../../scripts/demo/model/', import.meta.url)
 export const tokenizerJson = readFileSync(new URL('tokenizer.json', folder), 'utf8')
@@ -152,13 +152,13 @@ export async function serve(config: Partial<GatewayConfig> = {}, model: Card = c
 }
 
 /** The app without a server, for what needs no engine. */
-export async function app(config: Partial<GatewayConfig> = {}, model: Card = card): Promise<Hono<RequestEnv>> {
+export async function app(config: Partial<GatewayConfig> = {}, model: Card = card): Promise<App> {
   const redis = createEmbeddedRedis(systemClock)
   await registerCard(redis, model, { tokenizer: tokenizerJson, chatTemplate })
   return appOn(redis, config)
 }
 
-export async function appOn(redis: Redis, config: Partial<GatewayConfig> = {}): Promise<Hono<RequestEnv>> {
+export async function appOn(redis: Redis, config: Partial<GatewayConfig> = {}): Promise<App> {
   // Tests that never generate need no events: a stream that is closed keeps no timer running.
   const streams = await Streams.open(redis, 'test', systemClock)
   await streams.close()
@@ -181,4 +181,13 @@ export const chatBody = (more: object = {}) => ({
 export function events(text: string): any[] {
   const lines = text.split('\n').filter((line) => line.startsWith('data: '))
   return lines.map((line) => (line === 'data: [DONE]' ? '[DONE]' : JSON.parse(line.slice(6))))
+}
+
+/** Polls; for what another party does in its own time. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 200; i++) {
+    if (await condition()) return
+    await systemClock.sleep(10)
+  }
+  throw new Error('it did not happen within 2 s')
 }

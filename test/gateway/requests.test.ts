@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict'
 import { before, test } from 'node:test'
-import type { Hono } from 'hono'
-import type { RequestEnv } from '../../gateway/context.ts'
-import { app, chatBody, post } from './harness.ts'
+import { type App, app, chatBody, post } from './harness.ts'
 
-let gateway: Hono<RequestEnv>
+let gateway: App
 before(async () => {
   gateway = await app({ maxBodyBytes: 100_000, maxN: 16 })
 })
@@ -92,7 +90,12 @@ test('a bad field of a completion is a 400 that names it', async () => {
     ['logprobs', { logprobs: 21 }],
   ]
   for (const [param, more] of cases) {
-    const { status, ...error } = await refusal('/v1/completions', { model: 'demo', prompt: 'a', max_tokens: 4, ...more })
+    const { status, ...error } = await refusal('/v1/completions', {
+      model: 'demo',
+      prompt: 'a',
+      max_tokens: 4,
+      ...more,
+    })
     assert.equal(status, 400, JSON.stringify(more))
     assert.equal(error.param?.replace(/\[.*/, ''), param, JSON.stringify(more))
   }
@@ -117,7 +120,10 @@ test('what clients send and nobody needs is ignored', async () => {
 })
 
 test('a prompt that leaves no room for the answer is refused before the queue', async () => {
-  const long = await refusal('/v1/chat/completions', chatBody({ messages: [{ role: 'user', content: 'hi '.repeat(3000) }] }))
+  const long = await refusal(
+    '/v1/chat/completions',
+    chatBody({ messages: [{ role: 'user', content: 'hi '.repeat(3000) }] }),
+  )
   assert.equal(long.status, 400)
   assert.equal(long.code, 'context_length_exceeded')
   assert.equal(long.param, 'messages')

@@ -83,7 +83,14 @@ test('any of the keys opens, in any case of the scheme; nothing near them does',
     (await gateway.request('/v1/models', { headers: { authorization } })).status
   assert.equal(await status('Bearer sk-first'), 200)
   assert.equal(await status('bearer sk-second'), 200)
-  for (const wrong of ['Bearer sk-firs', 'Bearer sk-firstx', 'Bearer SK-FIRST', 'sk-first', 'Basic sk-first', 'Bearer ']) {
+  for (const wrong of [
+    'Bearer sk-firs',
+    'Bearer sk-firstx',
+    'Bearer SK-FIRST',
+    'sk-first',
+    'Basic sk-first',
+    'Bearer ',
+  ]) {
     assert.equal(await status(wrong), 401, wrong)
   }
 })
@@ -149,5 +156,8 @@ test('tokenize counts a chat as the template renders it and detokenize turns ids
   assert.equal(count, tokens.length)
   assert.equal(max_model_len, card.maxModelLength)
   const { prompt } = (await (await gateway.request('/detokenize', post({ tokens }))).json()) as { prompt: string }
-  assert.match(prompt, /^<\|im_start\|>system\n[\s\S]*<\|im_start\|>user\nSay hi\.<\|im_end\|>\n<\|im_start\|>assistant\n$/)
+  assert.match(
+    prompt,
+    /^<\|im_start\|>system\n[\s\S]*<\|im_start\|>user\nSay hi\.<\|im_end\|>\n<\|im_start\|>assistant\n$/,
+  )
 })
