@@ -1,0 +1,506 @@
+// The daemon between an engine double (tokens are a function of prompt, choice and index) and a queue double that keeps
+// the protocol's rules: epochs, offsets, gaps. Whatever goes wrong between the two, the journal ends up the same.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Daemon, type Queue } from '../../engine/daemon.ts'
+import type { EngineStats, SequenceRequest, StepOutput } from '../../engine/engine.ts'
+import { EngineMetrics } from '../../engine/metrics.ts'
+import { OutputProcessor } from '../../engine/output/processor.ts'
+import { Vocab } from '../../engine/output/vocab.ts'
+import type { EngineVerbs, StepListener } from '../../engine/thread.ts'
+import type { Append, Claimed, Room, Verdict } from '../../queue/consume.ts'
+import { decodeElement, type Element, encodeFinish, encodeToken, type Usage } from '../../queue/event.ts'
+import type { Job, Sampling } from '../../queue/job.ts'
+import { ManualClock, settled } from '../doubles/clock.ts'
+
+const LETTERS = 'abcdefghijklmnopqrstuvwxyz'
+const vocab = new Vocab(
+  JSON.stringify({
+    model: { type: 'BPE', vocab: Object.fromEntries([...LETTERS].map((letter, id) => [letter, id])) },
+    decoder: { type: 'ByteLevel' },
+  }),
+)
+
+/** The token a model would give. */
+const tokenAt = (prompt: Uint32Array, choice: number, index: number) =>
+  ((prompt[0] ?? 0) + 3 * choice + index) % LETTERS.length
+
+function job(id: string, options: Partial<Sampling> = {}, prompt = [0]): Job {
+  const sampling: Sampling = {
+    n: 1,
+    maxTokens: 5,
+    minTokens: 0,
+    temperature: 0,
+    topP: 1,
+    topK: 0,
+    minP: 0,
+    presencePenalty: 0,
+    frequencyPenalty: 0,
+    repetitionPenalty: 1,
+    logitBias: [],
+    allowedTokenIds: null,
+    seed: '0',
+    stop: [],
+    stopTokenIds: [],
+    ignoreEos: false,
+    includeStopString: false,
+    skipSpecialTokens: true,
+    logprobs: null,
+    ...options,
+  }
+  return {
+    id,
+    model: 'm',
+    revision: 'r',
+    tenant: 't',
+    gateway: 'g',
+    class: 0,
+    adapter: 0,
+    salt: '',
+    prompt: Uint32Array.from(prompt),
+    sampling,
+    deadline: 0,
+  }
+}
+
+class EngineDouble implements EngineVerbs {
+  sequences: { request: SequenceRequest; choice: number; index: number }[] = []
+  isPaused = false
+  waiting = 0
+  freeBlocks = 100
+  refuse: string | null = null
+  #listener: StepListener = () => {}
+  #steps = 0
+
+  add(request: SequenceRequest) {
+    for (let choice = 0; choice < request.sampling.n; choice++) {
+      this.sequences.push({ request, choice, index: request.resume[choice]?.length ?? 0 })
+    }
+  }
+
+  abort(id: string, choice?: number) {
+    this.sequences = this.sequences.filter(
+      (sequence) => sequence.request.id !== id || (choice !== undefined && sequence.choice !== choice),
+    )
+  }
+
+  forget() {}
+
+  pause() {
+    this.isPaused = true
+  }
+
+  resume() {
+    this.isPaused = false
+  }
+
+  onStep(listener: StepListener) {
+    this.#listener = listener
+  }
+
+  stats(): EngineStats {
+    const { waiting, freeBlocks } = this
+    const rest = { waitingTokens: 0, cachedBlocks: 0, kvUsage: 0, prefixQueries: 0, prefixHits: 0, preemptions: 0 }
+    const counts = { steps: this.#steps, stepTokens: 0, stepSequences: 0, promptTokens: 0, generationTokens: 0 }
+    return { ...rest, ...counts, running: this.sequences.length, waiting, totalBlocks: 100, freeBlocks }
+  }
+
+  /** One step: a token of every sequence. */
+  async step() {
+    this.#steps++
+    const outputs: StepOutput[] = []
+    for (const sequence of this.sequences) {
+      const { request, choice, index } = sequence
+      const { id, sampling, prompt } = request
+      if (id === this.refuse) {
+        outputs.push({ type: 'failed', id, code: 'request_failed', message: 'no' })
+        continue
+      }
+      const isLast = index + 1 === sampling.maxTokens
+      const token = tokenAt(prompt, choice, index)
+      outputs.push({ type: 'token', id, choice, token, index, ...(isLast && { finish: 'length' as const }) })
+      sequence.index++
+    }
+    this.sequences = this.sequences.filter(({ request, index }) => {
+      return index < request.sampling.maxTokens && request.id !== this.refuse
+    })
+    this.#listener(outputs, this.stats())
+    await settled()
+  }
+}
+
+type Entry = { job: Job; epoch: number; journal: string[][]; end: Usage | { code: string } | null }
+
+class QueueDouble implements Queue {
+  waiting: Entry[] = []
+  entries = new Map<string, Entry>()
+  rooms: Room[] = []
+  appends: Append[][] = []
+  released: string[] = []
+  /** Awaited before an append is carried out. */
+  gate: Promise<void> = Promise.resolve()
+  /** Fails the next append, before or after it took effect. */
+  failNext: 'before' | 'after' | null = null
+  ring = () => {}
+  cancel: (message: { cancel: string }) => void = () => {}
+
+  push(job: Job, journal: string[][] = []) {
+    const entry = {
+      job,
+      epoch: 0,
+      journal: Array.from({ length: job.sampling.n }, (_, i) => journal[i] ?? []),
+      end: null,
+    }
+    this.entries.set(job.id, entry)
+    this.waiting.push(entry)
+    this.ring()
+  }
+
+  async claim(room: Room): Promise<Claimed[]> {
+    this.rooms.push(room)
+    const fits = this.waiting.splice(0, room.sequences)
+    return fits.map((entry) => {
+      entry.epoch++
+      const journal: Element[][] = entry.journal.map((choice) => choice.map((element) => decodeElement(element)))
+      return { job: entry.job, epoch: String(entry.epoch), journal }
+    })
+  }
+
+  async append(step: Append[]): Promise<Verdict[]> {
+    await this.gate
+    this.appends.push(step)
+    const fail = this.failNext
+    this.failNext = null
+    if (fail === 'before') throw new Error('Command timed out')
+    const verdicts = step.map((append) => this.#write(append))
+    if (fail === 'after') throw new Error('Command timed out')
+    return verdicts
+  }
+
+  #write({ id, epoch, choices, usage, failed }: Append): Verdict {
+    const entry = this.entries.get(id)
+    if (!entry || String(entry.epoch) !== epoch) return 'fenced'
+    if (choices.some(({ choice, from }) => from > entry.journal[choice]!.length)) {
+      return { gapFrom: entry.journal.map((journal) => journal.length) }
+    }
+    for (const { choice, from, tokens, finish } of choices) {
+      const elements = [...tokens.map(encodeToken), ...(finish ? [encodeFinish(finish)] : [])]
+      const journal = entry.journal[choice]!
+      journal.push(...elements.slice(journal.length - from))
+    }
+    if (failed) entry.end = failed
+    else if (usage) entry.end = usage
+    return 'ok'
+  }
+
+  async release(held: { id: string; epoch: string }[]) {
+    this.released.push(...held.map(({ id }) => id))
+  }
+
+  reap = async () => 0
+  onReconnect = () => () => {}
+
+  async doorbell(ring: () => void) {
+    this.ring = ring
+    return () => {}
+  }
+
+  async control(on: (message: { cancel: string }) => void) {
+    this.cancel = on
+    return () => {}
+  }
+
+  /** Ids of a choice in the journal, and 'F' for its finish. */
+  read(id: string, choice = 0) {
+    return this.entries.get(id)!.journal[choice]!.map((element) => {
+      const decoded = decodeElement(element)
+      return 'token' in decoded ? decoded.token.id : 'F'
+    })
+  }
+}
+
+async function start(limits = {}) {
+  const clock = new ManualClock()
+  const queue = new QueueDouble()
+  const engine = new EngineDouble()
+  const held = new Set<string>()
+  const errors: Error[] = []
+  const failures: Error[] = []
+  const capacity = { blocks: 100, blockSize: 16, kvTokens: 1600, maxModelLength: 1600 }
+  const daemon = new Daemon({
+    queue,
+    engine,
+    clock,
+    processor: new OutputProcessor(vocab),
+    metrics: new EngineMetrics({ model: 'm', engine: '0' }, { capacity, kvCacheDtype: 'float32' }, true),
+    heart: { hold: (id) => held.add(id), drop: (id) => held.delete(id) },
+    random: () => 0.5,
+    limits: { maxNumSeqs: 4, kvTokens: 1600, blockSize: 16, ...limits },
+    stats: engine.stats(),
+    leaseMs: 1000,
+    onError: (error) => errors.push(error),
+    onFailure: (error) => failures.push(error),
+  })
+  await daemon.start()
+  await settled()
+  return { clock, queue, engine, daemon, held, errors, failures }
+}
+
+const alphabet = (length: number) => Array.from({ length }, (_, i) => i % LETTERS.length)
+
+test('a job is claimed at the doorbell, streamed to the journal and ended with its usage', async () => {
+  const { queue, engine, held } = await start()
+  queue.push(job('a', { maxTokens: 3 }))
+  await settled()
+  assert.deepEqual([...held], ['a'])
+  for (let i = 0; i < 3; i++) await engine.step()
+  assert.deepEqual(queue.read('a'), [0, 1, 2, 'F'])
+  assert.deepEqual(queue.entries.get('a')?.end, { promptTokens: 1, completionTokens: 3, cachedTokens: 0 })
+  assert.deepEqual([...held], [])
+})
+
+test('without a doorbell the slow poll finds the job', async () => {
+  const { queue, engine, clock } = await start()
+  queue.ring = () => {}
+  queue.push(job('a'))
+  await clock.advance(100)
+  assert.equal(engine.sequences.length, 0)
+  await clock.advance(400)
+  assert.equal(engine.sequences.length, 1)
+})
+
+test('while an append is under way tokens gather, and leave as one', async () => {
+  const { queue, engine } = await start()
+  queue.push(job('a', { maxTokens: 9 }))
+  await settled()
+  const gate = Promise.withResolvers<void>()
+  queue.gate = gate.promise
+  for (let i = 0; i < 5; i++) await engine.step()
+  assert.equal(queue.appends.length, 0)
+  gate.resolve()
+  await settled()
+  assert.deepEqual(
+    queue.appends.map((step) => step[0]!.choices[0]!.tokens.length),
+    [1, 4],
+  )
+  assert.deepEqual(queue.read('a'), alphabet(5))
+})
+
+for (const when of ['before', 'after'] as const) {
+  test(`an append that fails ${when} it took effect is repeated without loss or repetition`, async () => {
+    const { queue, engine, clock, errors } = await start()
+    queue.push(job('a', { maxTokens: 4 }))
+    await settled()
+    await engine.step()
+    queue.failNext = when
+    await engine.step()
+    await engine.step()
+    assert.equal(errors.length, 1)
+    await clock.advance(1000)
+    await engine.step()
+    assert.deepEqual(queue.read('a'), [0, 1, 2, 3, 'F'])
+    assert.notEqual(queue.entries.get('a')?.end, null)
+  })
+}
+
+test('after a gap everything the journal lost is sent again', async () => {
+  const { queue, engine } = await start()
+  queue.push(job('a', { maxTokens: 6, n: 2 }))
+  await settled()
+  for (let i = 0; i < 4; i++) await engine.step()
+  const { journal } = queue.entries.get('a')!
+  journal[0]!.length = 1
+  journal[1]!.length = 3
+  for (let i = 0; i < 2; i++) await engine.step()
+  assert.deepEqual(queue.read('a', 0), [0, 1, 2, 3, 4, 5, 'F'])
+  assert.deepEqual(queue.read('a', 1), [3, 4, 5, 6, 7, 8, 'F'])
+  assert.equal((queue.entries.get('a')!.end as Usage).completionTokens, 12)
+})
+
+test('a gap found by the last append is closed although the engine has nothing more to say', async () => {
+  const { queue, engine } = await start()
+  queue.push(job('a', { maxTokens: 3 }))
+  await settled()
+  await engine.step()
+  await engine.step()
+  queue.entries.get('a')!.journal[0]!.length = 0
+  await engine.step()
+  assert.deepEqual(queue.read('a'), [0, 1, 2, 'F'])
+})
+
+test('fenced work is dropped and its sequences leave the engine', async () => {
+  const { queue, engine, held } = await start()
+  queue.push(job('a'))
+  await settled()
+  await engine.step()
+  queue.entries.get('a')!.epoch = 77
+  await engine.step()
+  assert.equal(engine.sequences.length, 0)
+  assert.deepEqual([...held], [])
+  assert.deepEqual(queue.read('a'), [0])
+})
+
+test('a cancelled job leaves the engine before its next step; so does one the lease lost', async () => {
+  const { queue, engine, daemon } = await start()
+  queue.push(job('a'))
+  queue.push(job('b'))
+  await settled()
+  await engine.step()
+  queue.cancel({ cancel: 'a' })
+  assert.deepEqual(
+    engine.sequences.map(({ request }) => request.id),
+    ['b'],
+  )
+  daemon.drop('b')
+  assert.equal(engine.sequences.length, 0)
+  assert.equal(daemon.held, 0)
+})
+
+test('a job claimed again while it is still held starts anew from the journal', async () => {
+  const { queue, engine } = await start()
+  const a = job('a', { maxTokens: 4 })
+  queue.push(a)
+  await settled()
+  await engine.step()
+  await engine.step()
+  queue.waiting.push(queue.entries.get('a')!)
+  queue.ring()
+  await settled()
+  assert.deepEqual(
+    engine.sequences.map(({ index }) => index),
+    [2],
+  )
+  for (let i = 0; i < 2; i++) await engine.step()
+  assert.deepEqual(queue.read('a'), [0, 1, 2, 3, 'F'])
+})
+
+test('a stop string ends the choice in the engine and the job in the queue', async () => {
+  const { queue, engine } = await start()
+  queue.push(job('a', { maxTokens: 20, stop: ['cd'] }))
+  await settled()
+  for (let i = 0; i < 4; i++) await engine.step()
+  assert.equal(engine.sequences.length, 0)
+  assert.deepEqual(queue.read('a'), [0, 1, 2, 3, 'F'])
+  const text = queue.entries.get('a')!.journal[0]!.map((element) => decodeElement(element))
+  assert.equal(text.map((e) => ('token' in e ? e.token.text : e.finish.text)).join(''), 'ab')
+  assert.deepEqual(text.at(-1), { finish: { text: '', reason: 'stop', stopReason: 'cd' } })
+})
+
+test('a job with a journal goes on after it; a choice that had ended is not run again', async () => {
+  const { queue, engine } = await start()
+  const token = (id: number) => encodeToken({ id, text: LETTERS[id]! })
+  const done = [token(0), encodeFinish({ text: '', reason: 'stop', stopReason: 'x' })]
+  queue.push(job('a', { n: 2, maxTokens: 4 }), [done, [token(3), token(4)]])
+  await settled()
+  assert.deepEqual(
+    engine.sequences.map(({ choice, index }) => [choice, index]),
+    [[1, 2]],
+  )
+  for (let i = 0; i < 2; i++) await engine.step()
+  assert.deepEqual(queue.read('a', 0), [0, 'F'])
+  assert.deepEqual(queue.read('a', 1), [3, 4, 5, 6, 'F'])
+  assert.equal((queue.entries.get('a')!.end as Usage).completionTokens, 5)
+})
+
+test('a job whose journal was complete is ended without touching the engine', async () => {
+  const { queue, engine, held } = await start()
+  const finish = encodeFinish({ text: '', reason: 'length', stopReason: null })
+  queue.push(job('a'), [[encodeToken({ id: 0, text: 'a' }), finish]])
+  await settled()
+  await settled()
+  assert.equal(engine.sequences.length, 0)
+  assert.deepEqual(queue.entries.get('a')?.end, { promptTokens: 1, completionTokens: 1, cachedTokens: 0 })
+  assert.deepEqual([...held], [])
+})
+
+test('a request the engine refuses fails with the reason, the others go on', async () => {
+  const { queue, engine, daemon } = await start()
+  engine.refuse = 'bad'
+  queue.push(job('bad'))
+  queue.push(job('good', { maxTokens: 1 }))
+  await settled()
+  await engine.step()
+  assert.deepEqual(queue.entries.get('bad')?.end, { code: 'request_failed', message: 'no' })
+  assert.deepEqual(queue.read('good'), [0, 'F'])
+  assert.equal(daemon.held, 0)
+})
+
+test('no more is claimed than there are sequences, and the rest when they end', async () => {
+  const { queue, engine } = await start({ maxNumSeqs: 2 })
+  for (const id of ['a', 'b', 'c', 'd']) queue.push(job(id, { maxTokens: 2 }))
+  await settled()
+  assert.equal(engine.sequences.length, 2)
+  await engine.step()
+  assert.equal(queue.waiting.length, 2)
+  await engine.step()
+  await settled()
+  assert.deepEqual(
+    engine.sequences.map(({ request }) => request.id),
+    ['c', 'd'],
+  )
+})
+
+test('nothing is claimed while sequences wait in the engine or no KV block is free', async () => {
+  const { queue, engine, clock } = await start()
+  queue.push(job('a', { maxTokens: 50 }))
+  await settled()
+  for (const trouble of [{ waiting: 1 }, { waiting: 0, freeBlocks: 0 }]) {
+    Object.assign(engine, trouble)
+    await engine.step()
+    const claims = queue.rooms.length
+    await clock.advance(1000)
+    assert.equal(queue.rooms.length, claims)
+  }
+  engine.freeBlocks = 3
+  await engine.step()
+  assert.deepEqual(queue.rooms.at(-1), { tokens: 48, sequences: 3, prefixes: [] })
+})
+
+test('the engine pauses when a request is 256 tokens ahead of the journal and goes on when Redis answers', async () => {
+  const { queue, engine } = await start()
+  queue.push(job('a', { maxTokens: 1000 }))
+  await settled()
+  const gate = Promise.withResolvers<void>()
+  queue.gate = gate.promise
+  for (let i = 0; i < 300 && !engine.isPaused; i++) await engine.step()
+  assert.ok(engine.isPaused)
+  gate.resolve()
+  await settled()
+  assert.equal(queue.read('a').length, 256)
+  assert.equal(engine.isPaused, false)
+})
+
+test('drain claims no more and waits for what runs', async () => {
+  const { queue, engine, daemon } = await start()
+  queue.push(job('a', { maxTokens: 2 }))
+  await settled()
+  const drained = daemon.drain(10_000)
+  queue.push(job('late'))
+  for (let i = 0; i < 2; i++) await engine.step()
+  await drained
+  assert.deepEqual(queue.read('a'), [0, 1, 'F'])
+  assert.equal(queue.waiting.length, 1)
+  assert.deepEqual(queue.released, [])
+})
+
+test('drain gives back what does not end in time', async () => {
+  const { queue, engine, daemon, clock, held } = await start()
+  queue.push(job('a', { maxTokens: 1000 }))
+  await settled()
+  await engine.step()
+  const drained = daemon.drain(10_000)
+  await clock.advance(10_001)
+  await drained
+  assert.deepEqual(queue.released, ['a'])
+  assert.equal(engine.sequences.length, 0)
+  assert.deepEqual([...held], [])
+})
+
+test('outputs that contradict each other end the process', async () => {
+  const { queue, engine, failures } = await start()
+  queue.push(job('a'))
+  await settled()
+  engine.sequences[0]!.index = 3
+  await engine.step()
+  assert.match(failures[0]!.message, /token 3 of a\/0 came where 0 was next/)
+})
