@@ -51,7 +51,7 @@ function mayImport(file: string, target: string, typeOnly: boolean): boolean {
 const owners: Record<string, RegExp> = {
   hono: /^gateway\//,
   '@hono/node-server': /^gateway\//,
-  zod: /^(gateway\/(openai|prompt|routes)\/|queue\/|engine\/models\/|engine\/weights\/|scripts\/bench\/|\w+\/config\.ts)/,
+  zod: /^(gateway\/(openai|prompt|routes)\/|queue\/|engine\/models\/|engine\/weights\/|scripts\/|\w+\/config\.ts)/,
   ioredis: /^queue\//,
   bullmq: /^queue\//,
   koffi: /^engine\/native\//,

@@ -1,10 +1,18 @@
 // The official `openai` client against `pagestream serve` with the demo model, nothing changed but its base URL: what
 // works here works for the programs built on it.
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { test } from 'node:test'
+import { promisify } from 'node:util'
 import OpenAI from 'openai'
-import { get, metric, until } from '../e2e/processes.ts'
+import { get, metric, root, until } from '../e2e/processes.ts'
 import { serve } from '../e2e/serve.ts'
+
+const execute = promisify(execFile)
+
+async function run(args: string[], env: Record<string, string> = {}): Promise<string> {
+  return (await execute(process.execPath, args, { env: { ...process.env, ...env } })).stdout
+}
 
 const model = 'demo'
 const question = [{ role: 'user' as const, content: 'What is PagedAttention?' }]
@@ -132,6 +140,14 @@ test('the official client works with only base_url changed', { timeout: 180_000 
     await until('the sequence to end', async () => (await metric(port, 'vllm:num_requests_running')) === 0)
     const after = await metric(port, 'vllm:generation_tokens_total')
     assert.ok(after - before < 1000, `${after - before} tokens were computed after the client had left`)
+  })
+
+  await t.test('the terminal chat and the agent script of the examples get an answer', async () => {
+    const url = `http://127.0.0.1:${port}/v1`
+    const chat = await run([`${root}scripts/pagestream.cjs`, 'chat', '--url', url, '-q', 'What is PagedAttention?'])
+    assert.match(chat, /block|page|memory/i)
+    const agent = await run([`${root}scripts/examples/agent.ts`], { OPENAI_BASE_URL: url })
+    assert.ok(agent.trim().length > 0)
   })
 
   await t.test('special tokens in user text stay text', async () => {
