@@ -76,10 +76,12 @@ async function fromFile(options: Options, random: Random, tokenize: Tokenize): P
     const turns = row.conversations ?? row.conversation
     const prompt = turns ? turns[0]?.value : row.prompt
     if (!prompt || (turns && !turns[1]?.value)) continue
+    const recorded = async () => (await tokenize(turns![1]!.value!)).length
     const outputTokens =
       options['output-len'] ??
-      row.output_tokens ??
-      (turns ? (await tokenize(turns[1]!.value!)).length : options['random-output-len'])
+      (turns
+        ? (options['sharegpt-output-len'] ?? (await recorded()))
+        : (row.output_tokens ?? options['custom-output-len']))
     samples.push({ prompt, inputTokens: (await tokenize(prompt)).length, outputTokens })
   }
   if (samples.length === 0) throw new Error(`--dataset-path ${path} holds no usable prompt`)

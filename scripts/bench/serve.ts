@@ -6,7 +6,7 @@ import { Agent, request } from 'undici'
 import type { Clock } from '../../queue/clock.ts'
 import { type Measurement, send, type Target } from './client.ts'
 import { arrivalTimes, type Detokenize, loadDataset, type Sample, type Tokenize } from './dataset.ts'
-import { help, type Options, parseOptions } from './options.ts'
+import { type Options, parseOptions } from './options.ts'
 import { render, summarize } from './report.ts'
 
 /** Exit code: 0 when every request succeeded, 1 otherwise. */
@@ -16,10 +16,6 @@ export async function benchServe(
   print: (text: string) => void = (text) => process.stdout.write(text),
 ): Promise<number> {
   const options = parseOptions(argv)
-  if (!options) {
-    print(help())
-    return 0
-  }
   const base = (options['base-url'] ?? `http://${options.host}:${options.port}`).replace(/\/+$/, '')
   const dispatcher = new Agent({
     connections: null,

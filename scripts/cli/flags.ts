@@ -31,6 +31,7 @@ export function parseFlags(flags: readonly Flag[], argv: readonly string[], env:
     if (variable) parsed.values[keyOf(flag)] = readValue(flag, variable, [env[variable] as string])
   }
 
+  const seen = new Set<Flag>()
   const rest = [...argv]
   while (rest.length > 0) {
     const argument = rest.shift() as string
@@ -44,8 +45,11 @@ export function parseFlags(flags: readonly Flag[], argv: readonly string[], env:
       parsed.values[keyOf(flag)] = !negated
     } else {
       const given = attached !== undefined ? [attached] : takeValues(flag, rest)
-      parsed.values[keyOf(flag)] = readValue(flag, name, given)
+      const value = readValue(flag, name, given)
+      const isMore = flag.kind === 'list' && seen.has(flag)
+      parsed.values[keyOf(flag)] = isMore ? [...(parsed.values[keyOf(flag)] as string[]), ...given] : value
     }
+    seen.add(flag)
     if (flag.ignored) {
       parsed.warnings.push(`${name} has no effect: ${flag.ignored}`)
       delete parsed.values[keyOf(flag)]

@@ -30,7 +30,7 @@ test('percentiles interpolate as numpy does', () => {
 })
 
 test('the summary counts only successful requests and keeps the result keys of vLLM', () => {
-  const options = parseOptions(['--num-prompts', '3', '--goodput', 'ttft:150', 'tpot:90'])!
+  const options = parseOptions(['--num-prompts', '3', '--goodput', 'ttft:150', 'tpot:90'])
   const failed = measurement({ success: false, error: 'x', outputTokens: 0 })
   const result = summarize(options, 'm', [measurement({}), measurement({ latency: 0.4, ttft: 0.1 }), failed], 2, 'now')
   assert.equal(result.completed, 2)
@@ -51,8 +51,27 @@ test('arrival times have the asked mean rate and depend only on the seed', () =>
 })
 
 test('an unknown or wrong flag is named', () => {
-  assert.throws(() => parseOptions(['--num-promts', '3']), /num-promts/)
+  assert.throws(() => parseOptions(['--num-promts', '3']), /unknown flag --num-promts; did you mean --num-prompts\?/)
+  assert.throws(() => parseOptions(['7']), /"7" belongs to no flag/)
   assert.throws(() => parseOptions(['--num-prompts', '0']), /--num-prompts/)
+})
+
+test('several values, repeated flags and inf are read as vLLM reads them', () => {
+  const options = parseOptions([
+    '--goodput',
+    'ttft:1',
+    'tpot:2',
+    '--header',
+    'A=1',
+    '--header',
+    'B=2',
+    '--request-rate',
+    'inf',
+  ])
+  assert.deepEqual(options.goodput, ['ttft:1', 'tpot:2'])
+  assert.deepEqual(options.header, ['A=1', 'B=2'])
+  assert.equal(options['request-rate'], Number.POSITIVE_INFINITY)
+  assert.equal(parseOptions(['--request-rate', '2.5'])['request-rate'], 2.5)
 })
 
 test('a run against a server sends every prompt and reports exact token counts', async (t) => {
