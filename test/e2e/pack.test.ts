@@ -14,9 +14,9 @@ const unreachable = /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENOTCACHED|netwo
 const library = `
 import { LLM, SamplingParams } from 'pagestream'
 const llm = new LLM({ model: process.argv[2] })
-const outputs = await llm.generate(['Pagestream is'], new SamplingParams({ temperature: 0, maxTokens: 8 }))
+const outputs = await llm.generate(['Pagestream is'], new SamplingParams({ temperature: 0, max_tokens: 8 }))
 console.log(JSON.stringify(outputs[0].outputs[0].text))
-await llm.close?.()
+await llm.close()
 `
 
 test('the package installs in an empty project, serves a chat and works as a library', {
