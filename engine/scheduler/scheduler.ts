@@ -117,7 +117,6 @@ export class Scheduler {
       slices.push({ sequence, begin: sequence.computed, count, yieldsToken: count === sequence.uncomputed })
       budget -= count
     }
-    const preemptions = this.counts.preemptions
     // A victim is always the last one, which has not been given anything yet.
     for (let i = 0; i < this.#running.length; i++) {
       const sequence = this.#running[i]!
@@ -126,7 +125,6 @@ export class Scheduler {
     const { enableChunkedPrefill, longPrefillTokenThreshold } = this.#options
     const chunk = (enableChunkedPrefill && longPrefillTokenThreshold) || Number.POSITIVE_INFINITY
     for (const sequence of this.#running) if (sequence.uncomputed > 1 && budget > 0) give(sequence, chunk)
-    if (this.counts.preemptions > preemptions) return slices
     while (budget > 0) {
       const sequence = this.#admit(budget)
       if (!sequence) break

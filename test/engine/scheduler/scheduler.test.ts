@@ -120,10 +120,21 @@ test('what does not fit yet is not passed by what would, so a large request does
 })
 
 test('a request that needs every block is admitted when nobody else runs', () => {
-  const simulation = new Simulation({ numBlocks: 16, maxModelLen: 65 })
-  simulation.add(request('all', range(60), { maxTokens: 5 }))
+  const simulation = new Simulation({ numBlocks: 200, maxModelLen: 801, maxNumBatchedTokens: 64 })
+  simulation.add(request('all', range(796), { maxTokens: 5 }))
   simulation.run()
   assert.equal(simulation.outputs.get('all/0')!.length, 5)
+})
+
+test('one block in a hundred stays free for those that run when another is admitted', () => {
+  const simulation = new Simulation({ numBlocks: 200, maxNumBatchedTokens: 900, maxModelLen: 500 })
+  simulation.add(request('a', range(398), { maxTokens: 2 }))
+  simulation.add(request('b', range(396, 500), { maxTokens: 2 }))
+  // 100 + 99 blocks would fit, and leave one.
+  assert.equal(simulation.step().length, 1)
+  assert.equal(simulation.scheduler.counts.preemptions, 0)
+  simulation.run()
+  assert.equal(simulation.steps.length, 4)
 })
 
 test('a request that can never fit is refused at once, naming the field and the fix', () => {
