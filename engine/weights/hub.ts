@@ -37,6 +37,8 @@ const ModelInfo = z.object({
 export function openHub(repository: string, options: HubOptions, network: Network): Remote {
   const { endpoint = 'https://huggingface.co', token, revision = 'main', proxies = {} } = options
   if (!URL.canParse(endpoint)) throw new SourceError('invalid', `HF_ENDPOINT is not a URL: ${endpoint}`)
+  if (!/^\w[\w./-]*$/.test(revision) || revision.includes('..'))
+    throw new SourceError('invalid', `--revision "${revision}" is not a branch, tag or commit`)
   const origin = new URL(endpoint).origin
   const base = endpoint.replace(/\/+$/, '')
   const dispatcher = new EnvHttpProxyAgent({

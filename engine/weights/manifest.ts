@@ -1,7 +1,10 @@
-// Which of a remote's files make up the model. A repository often holds its weights twice (consolidated.safetensors beside
-// the shards); the index, where there is one, says which files are the model.
+// Which of a remote's files make up the model, found out before a byte of the weights is fetched: a model that this engine
+// cannot run is refused by its config.json now, not after 100 GB. A repository often holds its weights twice
+// (consolidated.safetensors beside the shards); the index, where there is one, says which files are the model.
 import { z } from 'zod'
+import { parseModelConfig } from '../models/config.ts'
 import { assertModel, decodeText } from './folder.ts'
+import { parseJson } from './json.ts'
 import type { Network } from './network.ts'
 import { readRange } from './ranges.ts'
 import type { Manifest, Remote } from './remote.ts'
@@ -14,10 +17,12 @@ const Index = z.object({ weight_map: z.record(z.string(), z.string()) })
 export async function resolveManifest(remote: Remote, network: Network): Promise<Manifest> {
   const { revision, files } = await remote.manifest()
   assertModel(remote.name, files)
-  const index = files.find((file) => file.name === indexName)
-  const text =
-    index && decodeText(`${remote.name}/${indexName}`, await readRange(remote, index, 0, index.bytes, network))
-  return { revision, files: chooseFiles(remote.name, files, text) }
+  async function text(name: string): Promise<string | undefined> {
+    const file = files.find((file) => file.name === name)
+    return file && decodeText(`${remote.name}/${name}`, await readRange(remote, file, 0, file.bytes, network))
+  }
+  parseModelConfig(parseJson('config.json', (await text('config.json')) ?? ''))
+  return { revision, files: chooseFiles(remote.name, files, await text(indexName)) }
 }
 
 /** All small files, and of the weights those that the index names, or model.safetensors, or else all. */

@@ -25,9 +25,18 @@ type Options = {
   /** false: a mirror that lists names only. */
   blobs?: boolean
   gated?: boolean
+  /** An old name of the repository, from which the hub redirects. */
+  formerly?: string
 }
 
-export async function startHub({ repository, files, token, blobs = true, gated = false }: Options): Promise<HubDouble> {
+export async function startHub({
+  repository,
+  files,
+  token,
+  blobs = true,
+  gated = false,
+  formerly,
+}: Options): Promise<HubDouble> {
   const commit = createHash('sha1').update(Object.keys(files).join()).digest('hex')
   let filesAsked = 0
   let signature = 1
@@ -44,6 +53,10 @@ export async function startHub({ repository, files, token, blobs = true, gated =
     double.log.push(`hub ${request.method} ${request.url}`)
     const url = new URL(request.url!, 'http://localhost')
     const path = decodeURIComponent(url.pathname)
+    if (formerly !== undefined && path.includes(`/${formerly}/`)) {
+      response.writeHead(307, { location: request.url!.replace(formerly, repository) })
+      return response.end('moved')
+    }
     if (gated) return sendError(response, 403, 'GatedRepo')
     if (token !== undefined && request.headers.authorization !== `Bearer ${token}`)
       return sendError(response, 401, 'RepoNotFound')

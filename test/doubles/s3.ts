@@ -23,9 +23,16 @@ export type S3Double = {
   close(): Promise<void>
 }
 
-type Options = { pageSize?: number; port?: number; keys?: Keys }
+type Options = {
+  pageSize?: number
+  port?: number
+  keys?: Keys
+  /** As some servers do. */
+  ignoresIfMatch?: boolean
+}
 
-export async function startS3({ pageSize = 1000, port = 0, keys = testKeys }: Options = {}): Promise<S3Double> {
+export async function startS3(options: Options = {}): Promise<S3Double> {
+  const { pageSize = 1000, port = 0, keys = testKeys, ignoresIfMatch = false } = options
   const objects = new Map<string, { body: Buffer; etag: string }>()
   const bucket = 'models'
   let filesAsked = 0
@@ -77,7 +84,7 @@ export async function startS3({ pageSize = 1000, port = 0, keys = testKeys }: Op
     if (fault?.kind === 'status') return sendError(response, fault.status, fault.code)
     // Looked up again: the fault of a test may have replaced the object.
     const { body, etag } = objects.get(key)!
-    const expected = request.headers['if-match']
+    const expected = ignoresIfMatch ? undefined : request.headers['if-match']
     if (expected !== undefined && expected !== `"${etag}"`) return sendError(response, 412, 'PreconditionFailed')
     return sendFile(request, response, body, range, { etag: `"${etag}"`, 'content-type': 'binary/octet-stream' }, fault)
   }

@@ -13,9 +13,26 @@ export type Files = Record<string, Buffer>
 /** Small parts and short patience: every file is several ranges, and no test waits for a real timeout. */
 export const quick: NetworkOptions = { partBytes: 16 << 10, pauseMs: 1, maxPauseMs: 4, idleMs: 80, connections: 4 }
 
+const config = {
+  architectures: ['LlamaForCausalLM'],
+  hidden_act: 'silu',
+  hidden_size: 64,
+  intermediate_size: 144,
+  max_position_embeddings: 512,
+  num_attention_heads: 4,
+  num_hidden_layers: 2,
+  rms_norm_eps: 1e-5,
+  vocab_size: 320,
+}
+
+export function configFile(more: object = {}): Buffer {
+  return Buffer.from(JSON.stringify({ ...config, ...more }))
+}
+
 export function modelFiles(seed = 1): Files {
   return {
-    'config.json': Buffer.from(JSON.stringify({ architectures: ['LlamaForCausalLM'], seed })),
+    'config.json': configFile({ seed }),
+    'merges.txt': Buffer.alloc(0),
     'model.safetensors': noise(`weights ${seed}`, 200_003),
     'tokenizer.json': Buffer.from(JSON.stringify({ model: { vocab: { ü: seed } } })),
   }
@@ -24,7 +41,7 @@ export function modelFiles(seed = 1): Files {
 export function shardedFiles(): Files {
   const weight_map = { a: 'model-00001-of-00002.safetensors', b: 'model-00002-of-00002.safetensors' }
   return {
-    'config.json': Buffer.from('{}'),
+    'config.json': configFile(),
     'model-00001-of-00002.safetensors': noise('first', 50_000),
     'model-00002-of-00002.safetensors': noise('second', 70_001),
     'model.safetensors.index.json': Buffer.from(JSON.stringify({ metadata: {}, weight_map })),
@@ -48,8 +65,8 @@ export async function assertHolds(source: Source, files: Files): Promise<void> {
   )
   for (const [name, file] of Object.entries(files)) {
     assert.ok(file.equals(await source.read(name, 0, file.length)), `${name} differs`)
-    const middle = Math.floor(file.length / 3)
-    assert.ok(file.subarray(middle, file.length - 1).equals(await source.read(name, middle, file.length - 1)))
+    const [third, half] = [Math.floor(file.length / 3), Math.floor(file.length / 2)]
+    assert.ok(file.subarray(third, half).equals(await source.read(name, third, half)), `the middle of ${name} differs`)
   }
   assert.equal(await source.text('config.json'), files['config.json']!.toString())
 }

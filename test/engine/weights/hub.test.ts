@@ -30,14 +30,14 @@ test('a repository is brought to the cache in the layout of huggingface_hub and 
   assert.equal(source.name, join(downloadDir, folder, 'snapshots', hub.commit))
   await source.close()
   const held = await blobs(downloadDir, folder)
-  assert.deepEqual(
-    Object.keys(held).sort(),
-    [gitHash(files['config.json']!), gitHash(files['tokenizer.json']!), sha256(files['model.safetensors']!)].sort(),
+  const hashes = Object.entries(files).map(([name, file]) =>
+    name === 'model.safetensors' ? sha256(file) : gitHash(file),
   )
+  assert.deepEqual(Object.keys(held).sort(), hashes.sort())
   assert.deepEqual(await unfinished(downloadDir), [])
 })
 
-test('the second start asks the hub for the commit only', async (t) => {
+test('the second start asks the hub for the commit and the configuration only', async (t) => {
   const files = modelFiles()
   const { hub, options } = await start(t, files)
   await (await openSource(model, options)).close()
@@ -45,7 +45,10 @@ test('the second start asks the hub for the commit only', async (t) => {
   const source = await openSource(model, options)
   await assertHolds(source, files)
   await source.close()
-  assert.deepEqual(hub.log, [`hub GET /api/models/${model}/revision/main?blobs=true`])
+  assert.deepEqual(hub.log, [
+    `hub GET /api/models/${model}/revision/main?blobs=true`,
+    `hub GET /${model}/resolve/${hub.commit}/config.json`,
+  ])
 })
 
 test('a cache that Python has filled is used as it is', async (t) => {
@@ -67,7 +70,7 @@ test('a cache that Python has filled is used as it is', async (t) => {
     await assertHolds(source, files)
     await source.close()
   }
-  assert.equal(hub.log.length, 1)
+  assert.equal(hub.log.length, 2)
 })
 
 test('the token goes to the hub and never to the host that a file is redirected to', async (t) => {
@@ -86,7 +89,16 @@ test('a mirror that lists names only is asked for sizes and hashes by HEAD', asy
   const source = await openSource(model, options)
   await assertHolds(source, files)
   await source.close()
-  assert.equal(hub.log.filter((line) => line.startsWith('hub HEAD')).length, 3)
+  assert.equal(hub.log.filter((line) => line.startsWith('hub HEAD')).length, 4)
+})
+
+test('a repository that was renamed is found under its old name', async (t) => {
+  const files = modelFiles()
+  const { hub, options } = await start(t, files, { formerly: 'oldorg/tiny', token: 'hf_secret' })
+  const source = await openSource('oldorg/tiny', { ...options, hfToken: 'hf_secret' })
+  await assertHolds(source, files)
+  await source.close()
+  assert.equal(hub.tokensLeaked, 0)
 })
 
 test('without a cache the repository is read into memory', async (t) => {
@@ -132,6 +144,12 @@ test('unknown, private and gated repositories and unknown revisions are named wi
       gated.options,
       'denied',
       /^org\/tiny: the model is gated; accept its terms at http.*\/org\/tiny and set HF_TOKEN$/,
+    ],
+    [
+      model,
+      { ...open.options, revision: '../../x' },
+      'invalid',
+      /^--revision "\.\.\/\.\.\/x" is not a branch, tag or commit$/,
     ],
     [model, { ...open.options, hfEndpoint: 'hub' }, 'invalid', /^HF_ENDPOINT is not a URL: hub$/],
   ]

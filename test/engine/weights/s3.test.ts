@@ -175,16 +175,18 @@ test('the whole object instead of a range is asked for again, and refused if it 
   await source.close()
 })
 
-test('an object that is replaced while it is read without a cache ends the read', async (t) => {
-  const store = await start(t, modelFiles(1))
-  const source = await openSource(model, optionsFor(store))
-  await source.read('model.safetensors', 0, 100)
-  store.put(weights, modelFiles(2)['model.safetensors']!)
-  await assert.rejects(source.read('model.safetensors', 100, 200), {
-    code: 'changed',
-    message: 's3://models/org/tiny/model.safetensors was replaced while the model was being read',
-  })
-  await source.close()
+test('an object that is replaced while it is read without a cache ends the read, whatever the server thinks of If-Match', async (t) => {
+  for (const ignoresIfMatch of [false, true]) {
+    const store = await start(t, modelFiles(1), { ignoresIfMatch })
+    const source = await openSource(model, optionsFor(store))
+    await source.read('model.safetensors', 0, 100)
+    store.put(weights, modelFiles(2)['model.safetensors']!)
+    await assert.rejects(source.read('model.safetensors', 100, 200), {
+      code: 'changed',
+      message: 's3://models/org/tiny/model.safetensors was replaced while the model was being read',
+    })
+    await source.close()
+  }
 })
 
 test('an object that disappears while it is read is named', async (t) => {
