@@ -97,16 +97,3 @@ function shuffle<T>(values: T[], random: Random): void {
     values[j] = held
   }
 }
-
-/** Seconds after the start at which each request is sent: gamma intervals, scaled so that the mean rate is exact. */
-export function arrivalTimes(count: number, rate: number, burstiness: number, seed: number): number[] {
-  if (!Number.isFinite(rate)) return new Array(count).fill(0)
-  const random = new Random(seed + 1)
-  let total = 0
-  const times = Array.from({ length: count }, () => {
-    total += random.gamma(burstiness, 1 / (rate * burstiness))
-    return total
-  })
-  const scale = count / rate / total
-  return times.map((time) => time * scale)
-}

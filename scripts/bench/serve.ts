@@ -4,8 +4,9 @@ import { appendFile, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Agent, request } from 'undici'
 import type { Clock } from '../../queue/clock.ts'
+import { arrivalTimes } from './arrivals.ts'
 import { type Measurement, send, type Target } from './client.ts'
-import { arrivalTimes, type Detokenize, loadDataset, type Sample, type Tokenize } from './dataset.ts'
+import { type Detokenize, loadDataset, type Sample, type Tokenize } from './dataset.ts'
 import { type Options, parseOptions } from './options.ts'
 import { render, summarize } from './report.ts'
 
@@ -52,7 +53,7 @@ export async function benchServe(
 }
 
 async function run(options: Options, target: Target, samples: Sample[], clock: Clock): Promise<Measurement[]> {
-  const times = arrivalTimes(samples.length, options['request-rate'], options.burstiness, options.seed)
+  const times = arrivalTimes(options)
   const limit = options['max-concurrency'] ?? Number.POSITIVE_INFINITY
   const waiting: (() => void)[] = []
   let running = 0

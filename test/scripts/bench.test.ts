@@ -4,8 +4,8 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { systemClock } from '../../queue/clock.ts'
+import { arrivalTimes } from '../../scripts/bench/arrivals.ts'
 import type { Measurement } from '../../scripts/bench/client.ts'
-import { arrivalTimes } from '../../scripts/bench/dataset.ts'
 import { parseOptions } from '../../scripts/bench/options.ts'
 import { percentile, render, summarize } from '../../scripts/bench/report.ts'
 import { benchServe } from '../../scripts/bench/serve.ts'
@@ -43,11 +43,24 @@ test('the summary counts only successful requests and keeps the result keys of v
 })
 
 test('arrival times have the asked mean rate and depend only on the seed', () => {
-  const times = arrivalTimes(500, 20, 1, 7)
+  const timesOf = (...argv: string[]) => arrivalTimes(parseOptions(['--num-prompts', '500', ...argv]))
+  const times = timesOf('--request-rate', '20', '--seed', '7')
   assert.equal(times.at(-1)!.toFixed(6), '25.000000')
-  assert.deepEqual(times, arrivalTimes(500, 20, 1, 7))
-  assert.notDeepEqual(times, arrivalTimes(500, 20, 1, 8))
+  assert.deepEqual(times, timesOf('--request-rate', '20', '--seed', '7'))
+  assert.notDeepEqual(times, timesOf('--request-rate', '20', '--seed', '8'))
   assert.ok(times.every((t, i) => i === 0 || t >= times[i - 1]!))
+  assert.deepEqual(new Set(timesOf()), new Set([0]), 'inf sends all at once')
+})
+
+test('a ramp begins at its first rate and ends at its last', () => {
+  for (const strategy of ['linear', 'exponential']) {
+    const ramp = ['--ramp-up-strategy', strategy, '--ramp-up-start-rps', '2', '--ramp-up-end-rps', '50']
+    const times = arrivalTimes(parseOptions(['--num-prompts', '4000', ...ramp]))
+    const rateOf = (from: number, to: number) => (to - from) / (times[to]! - times[from]!)
+    const [first, last] = [rateOf(0, 200), rateOf(3799, 3999)]
+    assert.ok(first > 1.5 && first < 4, `${strategy}: ${first} at the beginning`)
+    assert.ok(last > 40 && last < 60, `${strategy}: ${last} at the end`)
+  }
 })
 
 test('an unknown or wrong flag is named', () => {
