@@ -19,7 +19,7 @@ type Interpreter = {
 }
 
 type Library = {
-  Environment: new () => Environment
+  Environment: new (parent?: Environment) => Environment
   Interpreter: new (environment: Environment) => Interpreter
   tokenize(source: string, options: { lstrip_blocks: boolean; trim_blocks: boolean }): unknown[]
   parse(tokens: unknown[]): Node

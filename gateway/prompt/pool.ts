@@ -50,8 +50,7 @@ export class RenderPool {
 }
 
 function startWorker(): Worker {
-  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js' // the packed form is JavaScript
-  const worker = new Worker(new URL(`./render-worker.${extension}`, import.meta.url), {
+  const worker = new Worker(new URL('./render-worker.ts', import.meta.url), {
     resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
   })
   worker.unref()

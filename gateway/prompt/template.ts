@@ -3,6 +3,7 @@
 // `pagestream verify --templates`. Templates come from the model's files or the operator, never from a request.
 import { BoundedInterpreter, globalScope, TemplateFailure, TemplateRefusal } from './interpreter.ts'
 import { type Node, parse, tokenize } from './jinja.ts'
+import { rewrite } from './syntax.ts'
 
 /** `messages`, `tools`, special tokens, chat_template_kwargs: whatever the template may refer to. */
 export type Variables = Record<string, unknown>
@@ -15,7 +16,7 @@ export { TemplateFailure, TemplateRefusal }
 export function parseTemplate(source: string): Template {
   try {
     const tokens = tokenize(source, { lstrip_blocks: true, trim_blocks: true })
-    return { source, program: parse(tokens) }
+    return { source, program: rewrite(parse(tokens)) }
   } catch (error) {
     throw new TemplateFailure(`the chat template cannot be parsed: ${(error as Error).message}`)
   }
