@@ -3,27 +3,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Daemon, type Queue } from '../../engine/daemon.ts'
-import type { EngineStats, SequenceRequest, StepOutput } from '../../engine/engine.ts'
 import { EngineMetrics } from '../../engine/metrics.ts'
 import { OutputProcessor } from '../../engine/output/processor.ts'
-import { Vocab } from '../../engine/output/vocab.ts'
-import type { EngineVerbs, StepListener } from '../../engine/thread.ts'
 import type { Append, Claimed, Room, Verdict } from '../../queue/consume.ts'
 import { decodeElement, type Element, encodeFinish, encodeToken, type Usage } from '../../queue/event.ts'
 import type { Job, Sampling } from '../../queue/job.ts'
-import { ManualClock, settled } from '../doubles/clock.ts'
-
-const LETTERS = 'abcdefghijklmnopqrstuvwxyz'
-const vocab = new Vocab(
-  JSON.stringify({
-    model: { type: 'BPE', vocab: Object.fromEntries([...LETTERS].map((letter, id) => [letter, id])) },
-    decoder: { type: 'ByteLevel' },
-  }),
-)
-
-/** The token a model would give. */
-const tokenAt = (prompt: Uint32Array, choice: number, index: number) =>
-  ((prompt[0] ?? 0) + 3 * choice + index) % LETTERS.length
+import { alphabetVocab, EngineDouble, LETTERS, settled } from '../doubles/engine.ts'
+import { ManualClock } from '../queue/clock.ts'
 
 function job(id: string, options: Partial<Sampling> = {}, prompt = [0]): Job {
   const sampling: Sampling = {
@@ -60,72 +46,6 @@ function job(id: string, options: Partial<Sampling> = {}, prompt = [0]): Job {
     prompt: Uint32Array.from(prompt),
     sampling,
     deadline: 0,
-  }
-}
-
-class EngineDouble implements EngineVerbs {
-  sequences: { request: SequenceRequest; choice: number; index: number }[] = []
-  isPaused = false
-  waiting = 0
-  freeBlocks = 100
-  refuse: string | null = null
-  #listener: StepListener = () => {}
-  #steps = 0
-
-  add(request: SequenceRequest) {
-    for (let choice = 0; choice < request.sampling.n; choice++) {
-      this.sequences.push({ request, choice, index: request.resume[choice]?.length ?? 0 })
-    }
-  }
-
-  abort(id: string, choice?: number) {
-    this.sequences = this.sequences.filter(
-      (sequence) => sequence.request.id !== id || (choice !== undefined && sequence.choice !== choice),
-    )
-  }
-
-  forget() {}
-
-  pause() {
-    this.isPaused = true
-  }
-
-  resume() {
-    this.isPaused = false
-  }
-
-  onStep(listener: StepListener) {
-    this.#listener = listener
-  }
-
-  stats(): EngineStats {
-    const { waiting, freeBlocks } = this
-    const rest = { waitingTokens: 0, cachedBlocks: 0, kvUsage: 0, prefixQueries: 0, prefixHits: 0, preemptions: 0 }
-    const counts = { steps: this.#steps, stepTokens: 0, stepSequences: 0, promptTokens: 0, generationTokens: 0 }
-    return { ...rest, ...counts, running: this.sequences.length, waiting, totalBlocks: 100, freeBlocks }
-  }
-
-  /** One step: a token of every sequence. */
-  async step() {
-    this.#steps++
-    const outputs: StepOutput[] = []
-    for (const sequence of this.sequences) {
-      const { request, choice, index } = sequence
-      const { id, sampling, prompt } = request
-      if (id === this.refuse) {
-        outputs.push({ type: 'failed', id, code: 'request_failed', message: 'no' })
-        continue
-      }
-      const isLast = index + 1 === sampling.maxTokens
-      const token = tokenAt(prompt, choice, index)
-      outputs.push({ type: 'token', id, choice, token, index, ...(isLast && { finish: 'length' as const }) })
-      sequence.index++
-    }
-    this.sequences = this.sequences.filter(({ request, index }) => {
-      return index < request.sampling.maxTokens && request.id !== this.refuse
-    })
-    this.#listener(outputs, this.stats())
-    await settled()
   }
 }
 
@@ -231,7 +151,7 @@ async function start(limits = {}) {
     queue,
     engine,
     clock,
-    processor: new OutputProcessor(vocab),
+    processor: new OutputProcessor(alphabetVocab),
     metrics: new EngineMetrics({ model: 'm', engine: '0' }, { capacity, kvCacheDtype: 'float32' }, true),
     heart: { hold: (id) => held.add(id), drop: (id) => held.delete(id) },
     random: () => 0.5,
