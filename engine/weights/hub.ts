@@ -43,7 +43,7 @@ export function openHub(repository: string, options: HubOptions, network: Networ
   const base = endpoint.replace(/\/+$/, '')
   const dispatcher = new EnvHttpProxyAgent({
     connect: { timeout: connectTimeoutMs },
-    // The watch in remote.ts is the only judge of silence. Empty texts keep the agent from reading the environment.
+    // The watch in network.ts is the only judge of silence. Empty texts keep the agent from reading the environment.
     headersTimeout: 0,
     bodyTimeout: 0,
     httpProxy: proxies.http ?? '',
@@ -52,7 +52,8 @@ export function openHub(repository: string, options: HubOptions, network: Networ
   })
   /** Where a large file really is; such addresses are signed and expire. */
   const locations = new Map<string, string>()
-  /** One request; a redirect to another host is given to the caller, one on the same host is followed. */
+
+  /** Follows redirects, the token only within the hub. HEAD stops where a file leaves it: there stand hash and size. */
   async function ask(method: 'GET' | 'HEAD', url: string, range: string | undefined, signal: AbortSignal) {
     for (let hops = 0; hops < maxRedirects; hops++) {
       const trusted = new URL(url).origin === origin

@@ -6,6 +6,7 @@ import { SourceError } from './source.ts'
 export type Network = {
   clock: Clock
   random: () => number
+  warn: (message: string) => void
   gate: Gate
   /** Attempts after the first, per range. With a third of all answers 503, a 16 GB model (2,000 parts) arrives with
    * 8 (0.3^9 * 2,000 = 0.04 parts lost) and not with 5 (1.5 parts lost). */
@@ -19,22 +20,20 @@ export type Network = {
   partBytes: number
 }
 
-export type NetworkOptions = Partial<Omit<Network, 'clock' | 'random' | 'gate'>> & { connections?: number }
+const defaults = { retries: 8, pauseMs: 250, maxPauseMs: 10_000, idleMs: 10_000, partBytes: 8 << 20 }
 
-export function createNetwork(clock: Clock, random: () => number, options: NetworkOptions = {}): Network {
-  const { connections = 8, ...rest } = options
-  const gate = new Gate(connections)
-  return {
-    clock,
-    random,
-    gate,
-    retries: 8,
-    pauseMs: 250,
-    maxPauseMs: 10_000,
-    idleMs: 10_000,
-    partBytes: 8 << 20,
-    ...rest,
-  }
+/** About two seconds of pauses: from here on whoever waits should know why. */
+const failuresBeforeWarning = 4
+
+export type NetworkOptions = Partial<typeof defaults> & { connections?: number }
+
+export function createNetwork(
+  clock: Clock,
+  random: () => number,
+  warn: (message: string) => void = () => {},
+  { connections = 8, ...options }: NetworkOptions = {},
+): Network {
+  return { clock, random, warn, gate: new Gate(connections), ...defaults, ...options }
 }
 
 /** Lets `room` callers in at a time, in the order they came: the bound on connections of one source. */
@@ -75,6 +74,8 @@ export async function persist<T>(
         throw new SourceError('unreachable', `${what}: gave up after ${failures} attempts: ${reason(error)}`, {
           cause: error,
         })
+      if (failures === failuresBeforeWarning)
+        network.warn(`${what}: ${failures} attempts failed, the last with ${reason(error)}; going on trying`)
     }
     const longest = Math.min(network.maxPauseMs, network.pauseMs * 2 ** (failures - 1))
     await network.clock.sleep(longest * (0.5 + network.random() / 2), signal).catch(() => {})

@@ -22,7 +22,7 @@ export type OpenOptions = SourceOptions & { network?: NetworkOptions; disk?: Dis
 /** `model`: a folder, `s3://bucket/prefix`, or `org/name` on the hub. A folder of that name wins over the hub. */
 export async function openSource(model: string, options: OpenOptions): Promise<Source> {
   const { downloadDir, disk = systemDisk } = options
-  const network = createNetwork(options.clock, options.random, options.network)
+  const network = createNetwork(options.clock, options.random, options.warn, options.network)
   const path = model.startsWith('~/') ? join(homedir(), model.slice(2)) : model
   if (/^(\.{0,2}\/|\.{1,2}$)/.test(path) || (await stat(path).catch(() => null))) return openFolder(path)
   if (model.startsWith('s3://')) {

@@ -1,6 +1,6 @@
 // A model under s3://bucket/prefix of any S3 server: list, and ranges pinned to the ETag of the list. The SDK finds
 // credentials, endpoint and region in the environment, the shared files or the node's role as everywhere; it makes one
-// attempt at a time (remote.ts repeats them).
+// attempt at a time (network.ts repeats them).
 import { createHash } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { GetObjectCommand, ListObjectsV2Command, type ListObjectsV2CommandOutput, S3Client } from '@aws-sdk/client-s3'
@@ -16,6 +16,7 @@ export async function openS3(url: string, options: S3Options, network: Network):
   const client = await createClient(options)
   // Contents are told apart by ETag, so two servers behind one name (an endpoint out of ~/.aws/config) do no harm.
   const host = options.endpoint === undefined ? 'aws' : new URL(options.endpoint).host
+  const path = [host, bucket, ...prefix.split('/')].filter(Boolean).join('--')
 
   async function list(): Promise<RemoteFile[]> {
     const files: RemoteFile[] = []
@@ -38,10 +39,7 @@ export async function openS3(url: string, options: S3Options, network: Network):
 
   return {
     name: url,
-    cacheName: `s3--${[host, bucket, ...prefix.split('/')]
-      .filter(Boolean)
-      .join('--')
-      .replaceAll(/[^\w.-]/g, '_')}`,
+    cacheName: `s3--${path.replaceAll(/[^\w.-]/g, '_')}`,
     ref: 'main',
     close: () => client.destroy(),
 
@@ -82,6 +80,7 @@ async function createClient({ endpoint, region, credentials }: S3Options): Promi
     ...(credentials === undefined ? {} : { credentials }),
     // Path style is what every S3 server understands; AWS still does.
     forcePathStyle: true,
+    followRegionRedirects: true,
     maxAttempts: 1,
     requestChecksumCalculation: 'WHEN_REQUIRED' as const,
     responseChecksumValidation: 'WHEN_REQUIRED' as const,

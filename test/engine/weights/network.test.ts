@@ -12,25 +12,25 @@ function sleeplessClock(): { clock: Clock; slept: number[] } {
   return { clock: { now: () => 0, monotonic: () => 0, sleep, every: never, after: never }, slept }
 }
 
-test('pauses between attempts double up to the longest, and chance takes at most half of each', async () => {
+test('pauses between attempts double up to the longest, and chance takes at most half of each; one warning tells who waits', async () => {
   for (const [chance, expected] of [
     [0, [125, 250, 500, 1000, 2000, 4000, 5000, 5000]],
     [0.5, [187.5, 375, 750, 1500, 3000, 6000, 7500, 7500]],
   ] as const) {
     const { clock, slept } = sleeplessClock()
     const attempt = () => Promise.reject(Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' }))
-    await assert.rejects(
-      persist(
-        'file',
-        createNetwork(clock, () => chance),
-        attempt,
-      ),
-      {
-        code: 'unreachable',
-        message: 'file: gave up after 9 attempts: ECONNRESET socket hang up',
-      },
+    const warnings: string[] = []
+    const network = createNetwork(
+      clock,
+      () => chance,
+      (message) => warnings.push(message),
     )
+    await assert.rejects(persist('file', network, attempt), {
+      code: 'unreachable',
+      message: 'file: gave up after 9 attempts: ECONNRESET socket hang up',
+    })
     assert.deepEqual(slept, expected)
+    assert.deepEqual(warnings, ['file: 4 attempts failed, the last with ECONNRESET socket hang up; going on trying'])
   }
 })
 
