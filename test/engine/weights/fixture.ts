@@ -10,8 +10,8 @@ import type { Source } from '../../../engine/weights/source.ts'
 
 export type Files = Record<string, Buffer>
 
-/** Small parts and short patience: every file is several ranges, and no test waits for a real timeout. */
-export const quick: NetworkOptions = { partBytes: 16 << 10, pauseMs: 1, maxPauseMs: 4, idleMs: 80, connections: 4 }
+/** Small parts and short pauses: every file is several ranges. Tests of silence shorten `idleMs` too. */
+export const quick: NetworkOptions = { partBytes: 16 << 10, pauseMs: 1, maxPauseMs: 4, connections: 4 }
 
 const config = {
   architectures: ['LlamaForCausalLM'],

@@ -193,7 +193,7 @@ test('broken connections, silence, 503 and expired addresses end in the right by
     if (count === 9) hub.expireAddresses()
     return count % 4 === 0 ? { kind: 'status', status: 503, code: 'Busy' } : null
   }
-  const source = await openSource(model, options)
+  const source = await openSource(model, { ...options, network: { ...quick, idleMs: 150 } })
   await assertHolds(source, files)
   await source.close()
 })

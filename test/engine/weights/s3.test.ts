@@ -153,7 +153,7 @@ test('an object that is always cut short is an error, never a short tensor', asy
 test('a body that goes silent is given up after the idle timeout and asked for again', async (t) => {
   const files = modelFiles()
   const store = await start(t, files)
-  const source = await openSource(model, optionsFor(store))
+  const source = await openSource(model, optionsFor(store, { network: { ...quick, idleMs: 80 } }))
   store.fault = atFirst(3, { kind: 'stall', after: 700 })
   await assertHolds(source, files)
   store.fault = atFirst(Number.POSITIVE_INFINITY, { kind: 'stall', after: 0 })
