@@ -28,6 +28,11 @@ export class GrowingTensor {
     return tensor
   }
 
+  /** The first `size` elements of what was fitted last. */
+  read(size: number): ReturnType<Tensor['read']> {
+    return this.fit(size).rows(0, size).read()
+  }
+
   free(): void {
     this.#tensor?.free()
     this.#tensor = null

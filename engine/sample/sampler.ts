@@ -18,6 +18,8 @@ export type SamplerOptions = { vocabularySize: number; eosTokenIds: readonly num
 
 /** 4-byte words of a row of parameters. */
 const ROW = 16
+/** Rows sampled by one op: its workspace is 8 bytes per vocabulary entry and row. */
+const ROWS_AT_ONCE = 64
 
 export class Sampler {
   readonly #options: SamplerOptions
@@ -35,7 +37,7 @@ export class Sampler {
   readonly #biasIds: GrowingTensor
   readonly #biasValues: GrowingTensor
   readonly #allowed: GrowingTensor
-  readonly #workspace: GrowingTensor
+  readonly #workspace: Tensor
   readonly #topIds: GrowingTensor
   readonly #top: GrowingTensor
 
@@ -53,7 +55,7 @@ export class Sampler {
     this.#biasIds = new GrowingTensor(device, 'i32')
     this.#biasValues = new GrowingTensor(device, 'f32')
     this.#allowed = new GrowingTensor(device, 'i32')
-    this.#workspace = new GrowingTensor(device, 'f32')
+    this.#workspace = device.alloc([Math.min(rows, ROWS_AT_ONCE), options.vocabularySize, 2], 'f32')
     this.#topIds = new GrowingTensor(device, 'i32')
     this.#top = new GrowingTensor(device, 'f32')
   }
@@ -66,11 +68,23 @@ export class Sampler {
   /** Appends the sampling of row i of `logits` for sequence i. */
   append(commands: Commands, logits: Tensor, sequences: Sequence[]): void {
     const rows = sequences.length
-    const { vocabularySize } = this.#options
     const { history, bias } = this.#pack(sequences)
     const allowed = this.#packAllowed(sequences)
-    const workspace = this.#workspace.fit(2 * vocabularySize * rows)
-    commands.sample(this.#out, logits, this.#params, history, bias, allowed, rows, workspace)
+    for (let from = 0; from < rows; from += ROWS_AT_ONCE) {
+      const to = Math.min(rows, from + ROWS_AT_ONCE)
+      const part = (tensor: Tensor) => tensor.rows(from, to)
+      const mask = allowed && { mask: allowed.mask, row: part(allowed.row) }
+      commands.sample(
+        part(this.#out),
+        part(logits),
+        part(this.#params),
+        history,
+        bias,
+        mask,
+        to - from,
+        this.#workspace,
+      )
+    }
     const k = mostLogprobs(sequences)
     if (k === null) return
     const tops = { topIds: this.#topIds.fit(rows * k), top: this.#top.fit(rows * k) }
@@ -85,29 +99,22 @@ export class Sampler {
     if (most === null) return { tokens, logprobs: [] }
     const chosen = this.#logprob.rows(0, rows).read()
     const ranks = this.#rank.rows(0, rows).read()
-    const ids = this.#topIds
-      .fit(rows * most)
-      .rows(0, rows * most)
-      .read()
-    const tops = this.#top
-      .fit(rows * most)
-      .rows(0, rows * most)
-      .read()
+    const ids = this.#topIds.read(rows * most)
+    const tops = this.#top.read(rows * most)
     const logprobs = sequences.map(({ request }, row) => {
       const k = request.sampling.logprobs
       if (k === null) return undefined
       const records: Logprob[] = [{ id: tokens[row]!, logprob: chosen[row]!, rank: ranks[row]! }]
-      for (let i = 0; i < k; i++)
-        records.push({ id: ids[row * most + i]!, logprob: tops[row * most + i]!, rank: i + 1 })
+      for (let i = 0, at = row * most; i < k; i++, at++) records.push({ id: ids[at]!, logprob: tops[at]!, rank: i + 1 })
       return records
     })
     return { tokens, logprobs }
   }
 
   free(): void {
-    for (const tensor of [this.#params, this.#allowedRow, this.#out, this.#logprob, this.#rank]) tensor.free()
+    for (const tensor of [this.#params, this.#allowedRow, this.#workspace]) tensor.free()
+    for (const tensor of [this.#out, this.#logprob, this.#rank, this.#topIds, this.#top]) tensor.free()
     for (const tensor of [this.#history, this.#biasIds, this.#biasValues, this.#allowed]) tensor.free()
-    for (const tensor of [this.#workspace, this.#topIds, this.#top]) tensor.free()
   }
 
   #recipe(sampling: Sampling): Recipe {

@@ -1,0 +1,228 @@
+// The engine over a real model: what a request gets is its own, whatever else happens in the engine (row U17).
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import type { EngineOptions, StepOutput } from '../../engine/engine.ts'
+import type { SequenceRequest } from '../../engine/scheduler/sequence.ts'
+import type { Sampling } from '../../queue/job.ts'
+import { dice, range, request } from './scheduler/requests.ts'
+import { drain, finish, golden, openStories, type Stories } from './stories.ts'
+
+let stories: Stories
+before(async () => {
+  stories = await openStories()
+})
+after(() => stories.close())
+
+/** 60 tokens, several blocks long. */
+const prompt = [...golden[3]!.ids, ...golden[3]!.greedy.slice(0, 36)]
+
+const samplings: Record<string, Partial<Sampling>> = {
+  greedy: { maxTokens: 40, ignoreEos: true },
+  seeded: { maxTokens: 40, ignoreEos: true, temperature: 0.9, topP: 0.95, seed: '-4611686018427387905' },
+  'seeded with penalties': {
+    maxTokens: 40,
+    ignoreEos: true,
+    temperature: 1.2,
+    topK: 50,
+    seed: '11',
+    repetitionPenalty: 1.2,
+    frequencyPenalty: 0.2,
+    presencePenalty: 0.1,
+    logitBias: [[400, 1]],
+  },
+  'four choices': { maxTokens: 24, ignoreEos: true, temperature: 1, seed: '5', n: 4 },
+}
+
+/** A run alone, in an engine of its own. */
+function alone(sampling: Partial<Sampling>, changes: Partial<EngineOptions> = {}): number[][] {
+  return finish(stories.engine(changes), [request('r', prompt, sampling)]).get('r')!
+}
+
+function others(count: number): SequenceRequest[] {
+  const roll = dice(5)
+  return range(count).map((i) => {
+    const ids = [1, ...range(roll(70), 3 + i)]
+    return request(`other ${i}`, ids, { maxTokens: 10 + roll(50), temperature: roll(2), seed: `${i}` })
+  })
+}
+
+test('the golden continuations of stories260K', () => {
+  const requests = golden.map(({ ids, greedy }, i) => request(`${i}`, ids, { maxTokens: greedy.length }))
+  const outputs = finish(stories.engine(), requests)
+  for (const [i, { greedy }] of golden.entries()) assert.deepEqual(outputs.get(`${i}`)![0], greedy)
+})
+
+const tokensOf = (outputs: StepOutput[]) => outputs.filter((output) => output.type === 'token')
+
+for (const [name, sampling] of Object.entries(samplings)) {
+  test(`${name}: alone or among 32 others, the same ids`, () => {
+    const crowd = others(32)
+    const outputs = finish(stories.engine(), [
+      ...crowd.slice(0, 20),
+      request('r', prompt, sampling),
+      ...crowd.slice(20),
+    ])
+    assert.deepEqual(outputs.get('r'), alone(sampling))
+  })
+
+  test(`${name}: whole or in chunks of any size, the same ids`, () => {
+    const expected = alone(sampling)
+    for (const maxNumBatchedTokens of [4, 7, 16, 33]) {
+      assert.deepEqual(alone(sampling, { maxNumBatchedTokens, maxNumSeqs: 4 }), expected)
+    }
+    assert.deepEqual(alone(sampling, { blockSize: 8, numBlocks: 512 }), expected)
+  })
+
+  test(`${name}: with a cold and a warm cache, the same ids`, () => {
+    const engine = stories.engine()
+    const cold = finish(engine, [request('r', prompt, sampling)])
+    const warm = finish(engine, [request('r', prompt, sampling)])
+    assert.deepEqual(warm, cold)
+    assert.equal(engine.stats().prefixHits, 48)
+    assert.deepEqual(alone(sampling, { enablePrefixCaching: false }), cold.get('r'))
+  })
+
+  test(`${name}: preempted or not, the same ids`, () => {
+    const engine = stories.engine({ numBlocks: 40, maxModelLen: 128 })
+    const outputs: StepOutput[] = []
+    engine.add(request('r', prompt, sampling, { class: 9 }))
+    for (let i = 0; i < 10; i++) outputs.push(...engine.step())
+    // All others come first by class, so that the request is the victim.
+    for (const other of others(12)) engine.add(other)
+    while (engine.stats().preemptions === 0) outputs.push(...engine.step())
+    const ids = () =>
+      range(sampling.n ?? 1, 0).map((choice) =>
+        tokensOf(outputs).flatMap((output) => (output.id === 'r' && output.choice === choice ? [output.token] : [])),
+      )
+    const expected = alone(sampling)
+    assert.notDeepEqual(ids(), expected, 'it was at work when a victim was needed')
+    outputs.push(...drain(engine))
+    assert.deepEqual(ids(), expected)
+  })
+
+  test(`${name}: cut anywhere and resumed on another engine, the same ids`, () => {
+    const expected = alone(sampling)
+    const engine = stories.engine()
+    for (let cut = 0; cut <= sampling.maxTokens!; cut++) {
+      // The choices were not equally far.
+      const resume = expected.map((ids, choice) => Uint32Array.from(ids.slice(0, Math.max(0, cut - 3 * choice))))
+      const rest = finish(engine, [request('r', prompt, sampling, { resume })]).get('r')!
+      assert.deepEqual(
+        rest.map((ids, choice) => [...resume[choice]!, ...ids]),
+        expected,
+        `cut at ${cut}`,
+      )
+    }
+  })
+}
+
+test('the choices of a request equal requests of their own', () => {
+  const sampling = samplings['four choices']!
+  const four = alone(sampling)
+  assert.equal(new Set(four.map(String)).size, 4)
+  const engine = stories.engine({ enablePrefixCaching: false })
+  finish(engine, [request('r', prompt, sampling)])
+  // 60 prompt tokens once, the 12 behind the last full block three times more.
+  assert.equal(engine.stats().promptTokens, 60 + 3 * 12)
+})
+
+test('end of sequence, stop tokens, max_tokens and the length of the model end a sequence, with their reason', () => {
+  const continuation = alone({ maxTokens: 30, ignoreEos: true })[0]!
+  const stopAt = continuation.findIndex((id, i) => i > 4 && continuation.indexOf(id) === i)
+  const stop = continuation[stopAt]!
+  const last = (sampling: Partial<Sampling>, changes: Partial<EngineOptions> = {}) => {
+    const engine = stories.engine(changes)
+    engine.add(request('r', prompt, sampling))
+    const outputs = tokensOf(drain(engine))
+    for (const output of outputs.slice(0, -1)) assert.equal(output.finish, undefined)
+    const { index, finish, stopTokenId } = outputs.at(-1)!
+    return { index, finish, stopTokenId }
+  }
+  assert.deepEqual(last({}, { eosTokenIds: [stop] }), { index: stopAt, finish: 'stop', stopTokenId: undefined })
+  assert.deepEqual(last({ stopTokenIds: [stop] }), { index: stopAt, finish: 'stop', stopTokenId: stop })
+  assert.deepEqual(last({ maxTokens: 3 }), { index: 2, finish: 'length', stopTokenId: undefined })
+  assert.deepEqual(last({ maxTokens: 90 }, { maxModelLen: 64 }), { index: 3, finish: 'length', stopTokenId: undefined })
+  const held = last({ stopTokenIds: [stop], minTokens: stopAt + 2, maxTokens: stopAt + 2 })
+  assert.equal(held.index, stopAt + 1)
+})
+
+test('a resume that was already complete ends at once, without a step of the model', () => {
+  const engine = stories.engine()
+  engine.add(request('r', prompt, { n: 2, maxTokens: 2 }, { resume: [Uint32Array.of(5, 6), Uint32Array.of(5, 6)] }))
+  assert.equal(engine.hasWork, true)
+  assert.deepEqual(engine.step(), [
+    { type: 'finish', id: 'r', choice: 0, index: 2, finish: 'length' },
+    { type: 'finish', id: 'r', choice: 1, index: 2, finish: 'length' },
+  ])
+  assert.equal(engine.hasWork, false)
+  assert.equal(engine.stats().steps, 0)
+})
+
+test('a bad request fails alone, with a message that names the field', () => {
+  const engine = stories.engine()
+  engine.add(request('bad', [1, 512]))
+  engine.add(request('long', range(256)))
+  engine.add(request('bias', [1], { logitBias: [[9999, 1]] }))
+  engine.add(request('good', [1], { maxTokens: 2 }))
+  const outputs = drain(engine)
+  const failed = outputs.filter((output) => output.type === 'failed')
+  assert.deepEqual(
+    failed.map(({ id, code, message }) => `${id} ${code} ${message.split(';')[0]}`),
+    [
+      'bad request_failed prompt: token 512',
+      'long context_length_exceeded prompt: 256 tokens',
+      'bias request_failed logit_bias: token 9999',
+    ],
+  )
+  assert.equal(tokensOf(outputs).length, 2)
+})
+
+test('an abort frees the blocks for the very next step', () => {
+  const engine = stories.engine({ maxNumSeqs: 1 })
+  engine.add(request('a', prompt, { maxTokens: 100 }))
+  engine.add(request('b', [1], { maxTokens: 1 }))
+  engine.step()
+  engine.abort('a')
+  assert.equal(engine.stats().freeBlocks, engine.stats().totalBlocks)
+  assert.deepEqual(
+    tokensOf(engine.step()).map(({ id }) => id),
+    ['b'],
+  )
+  assert.equal(engine.hasWork, false)
+})
+
+test('cached tokens come with the first token, and are not those a choice shares with its own request', () => {
+  const engine = stories.engine()
+  const cached = () => {
+    engine.add(request('r', prompt, { n: 2, maxTokens: 3, ignoreEos: true }))
+    return tokensOf(drain(engine)).map(({ choice, index, cachedTokens }) => [choice, index, cachedTokens])
+  }
+  const pattern = (found: number) => [
+    [0, 0, found],
+    [0, 1, undefined],
+    [1, 0, 0],
+    [0, 2, undefined],
+    [1, 1, undefined],
+    [1, 2, undefined],
+  ]
+  assert.deepEqual(cached(), pattern(0))
+  assert.deepEqual(cached(), pattern(48))
+})
+
+test('stats count steps, tokens and blocks', () => {
+  const engine = stories.engine()
+  engine.add(request('r', prompt, { maxTokens: 5, ignoreEos: true }))
+  engine.step()
+  const { running, freeBlocks, totalBlocks, kvUsage, stepTokens, stepSequences } = engine.stats()
+  assert.deepEqual(
+    { running, freeBlocks, stepTokens, stepSequences },
+    { running: 1, freeBlocks: 252, stepTokens: 60, stepSequences: 1 },
+  )
+  assert.equal(kvUsage, 1 - freeBlocks / totalBlocks)
+  drain(engine)
+  const { steps, promptTokens, generationTokens, cachedBlocks } = engine.stats()
+  assert.deepEqual(
+    { steps, promptTokens, generationTokens, cachedBlocks },
+    { steps: 5, promptTokens: 60, generationTokens: 5, cachedBlocks: 4 },
+  )
+})
