@@ -46,8 +46,7 @@ export class PagedRunner {
         for (let k = 0; k < rows[i]!; k++) {
           const here = logits(row++)
           visit(sequences.indexOf(sequence), sequence.done++, here)
-          if (sequence.done === sequence.tokens.length && sequence.done < sequence.end)
-            sequence.tokens.push(argmax(here))
+          if (sequence.done === sequence.tokens.length) sequence.tokens.push(argmax(here))
         }
       }
     }
