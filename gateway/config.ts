@@ -26,7 +26,7 @@ export const GatewayConfig = z.strictObject({
   maxN: z.int().min(1).max(128).default(128),
   maxLogprobs: z.int().min(0).max(100).default(20),
 
-  /** A request that has no token after this long is given up: 503 capacity_timeout. */
+  /** A request that has got no token for this long, waiting or running, is given up. */
   requestTimeoutMs: milliseconds.default(600_000),
   /** A stream's 200 goes out with its first token or after this long, so that a 503 stays possible until then. */
   headersAfterMs: milliseconds.default(5000),

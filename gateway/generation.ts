@@ -27,7 +27,9 @@ export class Generation {
   readonly #startedAt: number
   /** Per choice, when its last tokens came; NaN before the first. */
   readonly #heardAt: number[]
-  readonly #stopTimer: () => void
+  /** When any token came, or the start. */
+  #progressAt: number
+  #stopTimer: () => void
   #over = false
 
   /** Resolves when every job is in its queue; throws 503 queue_full when one is not admitted. */
@@ -51,6 +53,7 @@ export class Generation {
     this.#startedAt = gateway.clock.monotonic()
     const choices = jobs.reduce((sum, job) => sum + job.sampling.n, 0)
     this.#heardAt = new Array<number>(choices).fill(Number.NaN)
+    this.#progressAt = this.#startedAt
     this.#stopTimer = gateway.clock.after(gateway.config.requestTimeoutMs, () => this.#timeOut())
     this.#attachments = jobs.map((job, i) =>
       gateway.streams.attach({ id: job.id, model: job.model, n: job.sampling.n }, (event) => this.#hear(i, event)),
@@ -116,8 +119,6 @@ export class Generation {
     const { metrics, clock } = this.#gateway
     const labels = { model_name: job.model }
     metrics.wholeRequest.observe(labels, (clock.monotonic() - this.#startedAt) / 1000)
-    metrics.promptLength.observe(labels, this.#usage.promptTokens)
-    metrics.outputLength.observe(labels, this.#usage.completionTokens)
     this.#listener.done(this.#usage)
   }
 
@@ -128,18 +129,27 @@ export class Generation {
     const labels = { model_name: this.#jobs[0]!.model }
     if (Number.isNaN(before)) {
       metrics.firstToken.observe(labels, (now - this.#startedAt) / 1000)
-      this.#stopTimer()
     } else {
       const each = (now - before) / 1000 / tokens
       for (let i = 0; i < tokens; i++) metrics.betweenTokens.observe(labels, each)
     }
     this.#heardAt[choice] = now
+    this.#progressAt = now
   }
 
+  /** Looks only when the time is up: a timer per token would cost more than the token. */
   #timeOut(): void {
-    const seconds = Math.round(this.#gateway.config.requestTimeoutMs / 1000)
-    const message = `No engine began the request within ${seconds} s. Try again later.`
-    this.fail(unavailable('capacity_timeout', message, 5000))
+    const { clock, config } = this.#gateway
+    const left = config.requestTimeoutMs - (clock.monotonic() - this.#progressAt)
+    if (left > 0) {
+      this.#stopTimer = clock.after(left, () => this.#timeOut())
+      return
+    }
+    const time = `${Math.round(config.requestTimeoutMs / 1000)} s`
+    const begun = this.#progressAt > this.#startedAt
+    if (begun) this.fail(unavailable('engine_unavailable', `No token came for ${time}. Try again later.`, 5000))
+    else
+      this.fail(unavailable('capacity_timeout', `No engine began the request within ${time}. Try again later.`, 5000))
   }
 
   #close(): void {

@@ -1,6 +1,6 @@
-// Every metric a gateway exposes, declared in one place. Names are vLLM's where vLLM has the metric: latencies are
-// measured here, where the client's request begins and ends, so they include the queue. No tenant labels on histograms:
-// each label value would cost twenty series.
+// Every metric a gateway exposes, declared in one place. Latencies are the client's: they begin with the request and
+// include the queue; an engine's own (vllm:*) begin where it claims the job. In `serve` both are on one page, so no name
+// may be used twice. No tenant labels on histograms: each label value would cost twenty series.
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { PoolState } from '../queue/models.ts'
 
@@ -9,8 +9,6 @@ const FIRST_TOKEN = [
 ]
 const BETWEEN_TOKENS = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80]
 const WHOLE_REQUEST = [0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680]
-const TOKENS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000]
-
 export function createMetrics() {
   const registry = new Registry()
   const registers = [registry]
@@ -27,11 +25,9 @@ export function createMetrics() {
       labelNames: ['handler', 'method', 'status'] as const,
       registers,
     }),
-    firstToken: histogram('vllm:time_to_first_token_seconds', 'From request to first token.', FIRST_TOKEN),
-    betweenTokens: histogram('vllm:inter_token_latency_seconds', 'Between tokens of one choice.', BETWEEN_TOKENS),
-    wholeRequest: histogram('vllm:e2e_request_latency_seconds', 'From request to last token.', WHOLE_REQUEST),
-    promptLength: histogram('vllm:request_prompt_tokens', 'Prompt tokens per request.', TOKENS),
-    outputLength: histogram('vllm:request_generation_tokens', 'Generated tokens per request.', TOKENS),
+    firstToken: histogram('pagestream_request_first_token_seconds', 'From request to first token.', FIRST_TOKEN),
+    betweenTokens: histogram('pagestream_request_inter_token_seconds', 'Between tokens of one choice.', BETWEEN_TOKENS),
+    wholeRequest: histogram('pagestream_request_seconds', 'From request to last token.', WHOLE_REQUEST),
     rejected: new Counter({
       name: 'vllm:admission_rejections_total',
       help: 'Requests refused because the queue of the model was full.',

@@ -125,6 +125,21 @@ test('a failure after the first token is an error event and a broken connection,
   assert.ok(!chunks.includes('[DONE]'))
 })
 
+test('a stream whose engine has gone silent ends with an error after its time', async () => {
+  const impatient = await serve({ requestTimeoutMs: 150 })
+  impatient.engine.script = () => ({ choices: [words('one two three four')] })
+  impatient.engine.stepMs = 100 // each token in time, so the first 400 ms pass
+  const whole = await fetch(`${impatient.url}/v1/chat/completions`, post(chatBody({ stream: true })))
+  assert.equal(events(await whole.text()).at(-1), '[DONE]')
+  impatient.engine.script = () => {
+    impatient.engine.stop() // dies with the job claimed
+    return { choices: [words('one two')] }
+  }
+  const response = await fetch(`${impatient.url}/v1/chat/completions`, post(chatBody()))
+  assert.equal(response.status, 503)
+  await impatient.close()
+})
+
 test('a client that hangs up is cancelled within 250 ms, streaming or not', async () => {
   served.engine.script = () => ({ choices: [words('word '.repeat(2000))] })
   served.engine.stepMs = 5
