@@ -7,6 +7,8 @@ export type Output = { write(text: string): unknown; isTTY?: boolean; columns?: 
 
 const redrawMs = 100
 const lineMs = 3_000
+/** A step this short needs no line in a log. */
+const momentMs = 2_000
 const barWidth = 24
 
 /** `title` is what is going on: "Loading org/name". */
@@ -22,7 +24,7 @@ export function showProgress(title: string, output: Output, clock: Clock): (prog
     const now = clock.monotonic()
     had ??= bytes
     isOver = bytes >= total
-    if (!isOver && now - shown < (output.isTTY ? redrawMs : lineMs)) return
+    if (isOver ? !output.isTTY && now - begun < momentMs : now - shown < (output.isTTY ? redrawMs : lineMs)) return
     shown = now
     const seconds = (now - begun) / 1000
     const rate = seconds > 0 ? (bytes - had) / seconds : 0

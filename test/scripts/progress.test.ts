@@ -60,3 +60,11 @@ test('what the cache held before does not count as speed', () => {
   report(3.3e9)
   assert.deepEqual(written, ['Loading tiny: 3.3 GB of 4.0 GB, 100.0 MB/s\n'])
 })
+
+test('a step of a moment leaves no line in a log', () => {
+  const { report, pass, written } = show(false)
+  report(0)
+  pass(500)
+  report(4e9)
+  assert.deepEqual(written, [])
+})

@@ -8,7 +8,16 @@ import { type OpenOptions, openSource } from '../../../engine/weights/open.ts'
 import type { Progress } from '../../../engine/weights/source.ts'
 import { systemClock } from '../../../queue/clock.ts'
 import { type S3Double, startS3 } from '../../doubles/s3.ts'
-import { assertHolds, configFile, type Files, modelFiles, quick, temporaryFolder, unfinished } from './fixture.ts'
+import {
+  assertHolds,
+  configFile,
+  type Files,
+  modelFiles,
+  noise,
+  quick,
+  temporaryFolder,
+  unfinished,
+} from './fixture.ts'
 
 const model = 's3://models/org/tiny'
 
@@ -80,6 +89,23 @@ test('a new version in S3 is fetched beside the old one, and what has not change
   store.log.length = 0
   await assertOpens(options, second)
   assert.ok(!store.log.some((line) => line.includes('model.safetensors')))
+})
+
+test('whatever mixture of faults a third of the answers have, the bytes are right', async (t) => {
+  const files = modelFiles()
+  for (let seed = 1; seed <= 15; seed++) {
+    const { store, options, downloadDir } = await start(t, files)
+    store.fault = ({ name, begin, count }) => {
+      const [chance, kind] = noise(`${seed} ${name} ${begin} ${count}`, 2)
+      const after = (begin + 7 * count) % 9_000
+      if (chance! > 85) return null
+      if (kind! < 100) return { kind: 'status', status: kind! < 50 ? 503 : 500, code: 'SlowDown' }
+      if (kind! < 105) return { kind: 'stall', after }
+      return { kind: kind! < 155 ? 'reset' : kind! < 205 ? 'short' : 'whole', after }
+    }
+    await assertOpens({ ...options, network: { ...quick, idleMs: 100 }, cache: seed % 2 === 0 }, files)
+    assert.deepEqual(await unfinished(downloadDir), [])
+  }
 })
 
 test('an object replaced during the download: one restart with the new version, and no mixture', async (t) => {
