@@ -24,7 +24,8 @@ export function showProgress(title: string, output: Output, clock: Clock): (prog
     const now = clock.monotonic()
     had ??= bytes
     isOver = bytes >= total
-    if (isOver ? !output.isTTY && now - begun < momentMs : now - shown < (output.isTTY ? redrawMs : lineMs)) return
+    const isDue = now - shown >= (output.isTTY ? redrawMs : lineMs)
+    if (isOver ? !output.isTTY && now - begun < momentMs : !isDue) return
     shown = now
     const seconds = (now - begun) / 1000
     const rate = seconds > 0 ? (bytes - had) / seconds : 0
