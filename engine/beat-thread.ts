@@ -26,25 +26,32 @@ type ThreadData = {
 type ToThread = { hold: string } | { drop: string } | 'close'
 type FromThread = 'started' | 'stalled' | 'closed' | { cancelled: string[] } | { error: string }
 
-type ThreadOptions = Omit<BeatOptions, 'redis' | 'clock'> & { redisUrl: string }
+type ThreadOptions = Omit<BeatOptions, 'redis' | 'clock'> & {
+  redisUrl: string
+  /** The thread threw after its first beat: nobody keeps the lease any more. */
+  onFailure(error: Error): void
+}
 
-/** Rejects `started` when Redis cannot be reached; a thread that dies later is reported to onError, then the lease runs out. */
+/** `started` rejects when Redis cannot be reached. */
 export function startBeatThread(options: ThreadOptions): Heart {
-  const { redisUrl, identity, control, leaseMs, stepTimeoutMs, onBeat, onStalled, onError } = options
+  const { redisUrl, identity, control, leaseMs, stepTimeoutMs, onBeat, onStalled, onError, onFailure } = options
   const data: ThreadData = { role: 'beat', redisUrl, identity, shared: control.shared, leaseMs, stepTimeoutMs }
   const worker = new Worker(new URL(import.meta.url), { workerData: data })
   const started = Promise.withResolvers<void>()
   const closed = Promise.withResolvers<void>()
+  let isStarted = false
   worker.on('message', (message: FromThread) => {
-    if (message === 'started') started.resolve()
-    else if (message === 'stalled') onStalled()
+    if (message === 'started') {
+      isStarted = true
+      started.resolve()
+    } else if (message === 'stalled') onStalled()
     else if (message === 'closed') closed.resolve()
     else if ('cancelled' in message) onBeat(message.cancelled)
     else onError(new Error(message.error))
   })
   worker.on('error', (error: Error) => {
     started.reject(error)
-    onError(error)
+    if (isStarted) onFailure(error)
   })
   worker.on('exit', () => closed.resolve())
   const post = (message: ToThread) => worker.postMessage(message)

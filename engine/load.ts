@@ -68,8 +68,24 @@ export async function openModel(
   const { clock, random, warn, onProgress } = hooks
   const onDownload = (progress: Progress) => onProgress?.('download', progress)
   const source = await openSource(config.model, { ...settings, clock, random, warn, onProgress: onDownload })
-  const files = await readModelFiles(source)
-  const device = Device.open({ backend: 'cpu', threads: config.threads, isa: config.isa })
+  let device: Device | null = null
+  try {
+    const files = await readModelFiles(source)
+    device = Device.open({ backend: 'cpu', threads: config.threads, isa: config.isa })
+    return { facts: await gatherFacts(config, files, source, device), files, source, device }
+  } catch (error) {
+    device?.close()
+    await source.close()
+    throw error
+  }
+}
+
+async function gatherFacts(
+  config: EngineConfig,
+  files: ModelFiles,
+  source: Source,
+  device: Device,
+): Promise<ModelFacts> {
   const dtype = config.dtype !== 'auto' ? config.dtype : files.config.dtype === 'float32' ? 'float32' : 'bfloat16'
   const kvCacheDtype = config.kvCacheDtype === 'auto' ? dtype : config.kvCacheDtype
   const capacity = planCapacity({
@@ -80,7 +96,8 @@ export async function openModel(
     weightBytes: countWeights(files) * (dtype === 'float32' ? 4 : 2),
   })
   const generationConfig = await readGenerationConfig(config, files)
-  const facts: ModelFacts = {
+  const eos = generationConfig.eos_token_id ?? files.generationConfig.eos_token_id
+  return {
     revision: files.revision,
     numerics: `${device.info.numerics}/${dtype}/kv-${kvCacheDtype}/tp1`,
     device: device.info.name,
@@ -91,10 +108,9 @@ export async function openModel(
     tokenizerJson: await readTokenizer(config, files, source),
     chatTemplate: await readTemplate(config, files),
     specialTokens: files.specialTokens,
-    eosTokenIds: [...new Set([...files.config.eosTokenIds, ...listOf(files.generationConfig.eos_token_id)])],
+    eosTokenIds: [...new Set([...files.config.eosTokenIds, ...[eos ?? []].flat()])],
     generationConfig,
   }
-  return { facts, files, source, device }
 }
 
 /** `close` gives all memory of the model back. */
@@ -171,8 +187,4 @@ async function readOption(flag: string, file: string): Promise<string> {
   return readFile(file, 'utf8').catch((error: Error) => {
     throw new ModelError(`${flag}: cannot read ${file}: ${error.message}`)
   })
-}
-
-function listOf(ids: number | number[] | null | undefined): number[] {
-  return [ids ?? []].flat()
 }

@@ -194,7 +194,11 @@ class EngineProcess {
     }
     return config.redisUrl === null
       ? new Beat({ ...options, redis, clock })
-      : startBeatThread({ ...options, redisUrl: config.redisUrl })
+      : startBeatThread({
+          ...options,
+          redisUrl: config.redisUrl,
+          onFailure: (error) => exit(log, 'the heartbeat thread failed', error),
+        })
   }
 
   #bindQueue(): Queue {
