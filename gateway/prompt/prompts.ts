@@ -6,7 +6,7 @@ import { badRequest, internalError } from '../errors.ts'
 import type { Cards } from './card.ts'
 import type { RenderPool } from './pool.ts'
 import { render, type Template, TemplateFailure, TemplateRefusal, type Variables } from './template.ts'
-import type { TokenIds } from './tokenizer.ts'
+import type { PromptEncoder, TokenIds } from './tokenizer.ts'
 
 /** Rendering takes about 5 µs per message and little per character; beyond these a worker does it. */
 const IN_PLACE_MESSAGES = 256
@@ -51,12 +51,14 @@ export class Prompts {
     }
     let rendered = await this.#render(template, given)
     if (conversation.continueFinalMessage) rendered = cutAfterLastMessage(rendered, value.messages)
+    checkLength(card, encoder, rendered, 'messages')
     return encoder.encodeRendered(rendered, found, conversation.addSpecialTokens)
   }
 
   /** The text as it is: special tokens written in a completions prompt are special, as with vLLM. */
   async text(card: Card, text: string, addSpecialTokens: boolean): Promise<TokenIds> {
     const encoder = await this.#cards.encoder(card)
+    checkLength(card, encoder, text, 'prompt')
     return encoder.plain.encode(text.toWellFormed(), addSpecialTokens)
   }
 
@@ -101,4 +103,13 @@ function cutAfterLastMessage(rendered: string, messages: PromptMessage[]): strin
   const start = rendered.lastIndexOf(content)
   if (content !== '' && start >= 0) return rendered.slice(0, start + content.length)
   throw badRequest('continue_final_message', 'The chat template does not print the last message as it is.')
+}
+
+/** Megabytes that cannot fit are refused without encoding them; what may fit is counted exactly later. */
+function checkLength(card: Card, encoder: PromptEncoder, text: string, param: string): void {
+  if (text.length <= card.maxModelLength * encoder.longestToken) return
+  const message =
+    `This model's maximum context length is ${card.maxModelLength} tokens, which no text of ${text.length} characters ` +
+    'fits. Shorten the prompt.'
+  throw badRequest(param, message, 'context_length_exceeded')
 }

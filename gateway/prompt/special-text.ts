@@ -10,7 +10,8 @@
 import type { Encoder } from './tokenizer.ts'
 
 type AddedToken = { id: number; content: string; special: boolean }
-type TokenizerJson = {
+/** The fields of tokenizer.json that are read here. */
+export type TokenizerJson = {
   added_tokens?: AddedToken[]
   model: { vocab?: Record<string, number> | [string, number][]; unk_token?: string | null }
 }

@@ -2,7 +2,7 @@
 // Building one from a large tokenizer.json takes 50-450 ms of this thread, once per content hash and process.
 import { Tokenizer } from 'tokenizers'
 import type { Job } from '../../queue/job.ts'
-import { SpecialText } from './special-text.ts'
+import { SpecialText, type TokenizerJson } from './special-text.ts'
 
 /** What a job carries as its prompt. */
 export type TokenIds = Job['prompt']
@@ -41,13 +41,17 @@ export class Encoder {
 export class PromptEncoder {
   readonly plain: Encoder
   readonly special: SpecialText
+  /** Characters of the longest token: n tokens can stand for no more than n times as many. */
+  readonly longestToken: number
   readonly #json: () => Promise<string>
   #respelled: Promise<Encoder> | null = null
 
   /** `json` is read again when the twin is first needed: few processes ever do, and the text is megabytes. */
   constructor(text: string, nonce: string, json: () => Promise<string>) {
     this.plain = new Encoder(text)
-    this.special = new SpecialText(JSON.parse(text), nonce)
+    const parsed = JSON.parse(text) as TokenizerJson
+    this.special = new SpecialText(parsed, nonce)
+    this.longestToken = longestToken(parsed)
     this.#json = json
   }
 
@@ -64,4 +68,12 @@ export class PromptEncoder {
     this.special.check(this.plain, encoder)
     return encoder
   }
+}
+
+/** In a byte-level vocabulary a token is as many characters as it has bytes, which is at least the text's. */
+function longestToken({ added_tokens = [], model: { vocab = {} } }: TokenizerJson): number {
+  const pieces = Array.isArray(vocab) ? vocab.map(([piece]) => piece) : Object.keys(vocab)
+  return pieces
+    .concat(added_tokens.map((token) => token.content))
+    .reduce((most, { length }) => Math.max(most, length), 1)
 }

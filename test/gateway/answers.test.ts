@@ -229,6 +229,17 @@ test('continue_final_message ends the prompt inside the last message', async () 
   assert.match((await ask('/detokenize', { tokens })).prompt, /assistant\nOne, two,$/)
 })
 
+test('a long conversation is rendered by the worker, to the same ids', async () => {
+  const roomy = await serve({}, { ...card, maxModelLength: 100_000, kvTokens: 200_000 })
+  const messages = Array.from({ length: 301 }, (_, i) => ({ role: i % 2 ? 'assistant' : 'user', content: `m${i}` }))
+  const response = await fetch(`${roomy.url}/v1/chat/completions`, post(chatBody({ messages })))
+  assert.equal(response.status, 200)
+  const ids = roomy.engine.jobs[0]!.prompt
+  const { prompt } = await ask('/detokenize', { tokens: [...ids] })
+  assert.equal(prompt.match(/<\|im_start\|>(user|assistant)\nm\d+<\|im_end\|>/g)?.length, 301)
+  await roomy.close()
+})
+
 test('a full queue is a 503 that says when to come back', async () => {
   const small = await serve({ maxQueuedRequests: 1, drainTimeoutMs: 0 })
   small.engine.stop()

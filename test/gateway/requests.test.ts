@@ -127,6 +127,9 @@ test('a prompt that leaves no room for the answer is refused before the queue', 
   assert.equal(long.status, 400)
   assert.equal(long.code, 'context_length_exceeded')
   assert.equal(long.param, 'messages')
+  const hopeless = await refusal('/v1/completions', { model: 'demo', prompt: 'x'.repeat(95_000) })
+  assert.equal(hopeless.code, 'context_length_exceeded') // by its characters alone
+  assert.match(hopeless.message, /95000 characters/)
   const wanted = await refusal('/v1/completions', { model: 'demo', prompt: 'one two', max_tokens: 2047 })
   assert.equal(wanted.code, 'context_length_exceeded')
   assert.equal(wanted.param, 'prompt')
