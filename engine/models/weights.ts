@@ -1,8 +1,8 @@
 // What the layers take from a checkpoint: `weights.in('self_attn')` is a folder of names, and matrix() and vector() make
 // device memory of the right shape and note which tensor fills which of its rows. finish() then reads the files once.
 // A tensor that is missing, has another shape or is left over is refused before any weight is read.
-import type { Device } from '../native/device.ts'
-import type { DType, Tensor, Weight } from '../native/tensor.ts'
+import type { Device, DType } from '../native/device.ts'
+import type { Tensor, Weight } from '../native/tensor.ts'
 import type { Target, WeightReader } from '../weights/load.ts'
 import type { TensorEntry } from '../weights/safetensors.ts'
 import { ModelError } from '../weights/source.ts'
