@@ -137,7 +137,8 @@ function sourceDType({ file, name, dtype }: TensorEntry): 'f32' | 'f16' | 'bf16'
 }
 
 function toFloat32(tensor: TensorEntry, bytes: Uint8Array): Float32Array {
-  const { buffer } = bytes.slice()
+  // A copy, because a piece of a file need not be aligned. (slice() of a Buffer would not copy.)
+  const { buffer } = new Uint8Array(bytes)
   switch (sourceDType(tensor)) {
     case 'f32':
       return new Float32Array(buffer)
