@@ -1,5 +1,6 @@
 // From a configuration to a running engine, in two steps: openModel reads the small files, refuses what cannot run and
 // plans the memory; loadEngine reads the weights. Called by the engine thread and by the offline LLM.
+import { createHash } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../queue/clock.ts'
@@ -97,15 +98,17 @@ async function gatherFacts(
   })
   const generationConfig = await readGenerationConfig(config, files)
   const eos = generationConfig.eos_token_id ?? files.generationConfig.eos_token_id
+  const tokenizerJson = await readTokenizer(config, files, source)
   return {
-    revision: files.revision,
+    // Work moves between engines of one revision only, and they must decode alike.
+    revision: config.tokenizer === null ? files.revision : sha256(files.revision + tokenizerJson),
     numerics: `${device.info.numerics}/${dtype}/kv-${kvCacheDtype}/tp1`,
     device: device.info.name,
     dtype,
     kvCacheDtype,
     capacity,
     vocabularySize: files.config.vocabularySize,
-    tokenizerJson: await readTokenizer(config, files, source),
+    tokenizerJson,
     chatTemplate: await readTemplate(config, files),
     specialTokens: files.specialTokens,
     eosTokenIds: [...new Set([...files.config.eosTokenIds, ...[eos ?? []].flat()])],
@@ -187,4 +190,8 @@ async function readOption(flag: string, file: string): Promise<string> {
   return readFile(file, 'utf8').catch((error: Error) => {
     throw new ModelError(`${flag}: cannot read ${file}: ${error.message}`)
   })
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
 }
