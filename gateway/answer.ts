@@ -22,7 +22,9 @@ export async function answerWhole(
   usage.catch(() => {}) // it may fail before the last job is in its queue, when nobody waits for it yet
   const choices = jobs.flatMap((job) => Array.from({ length: job.sampling.n }, emptyChoice))
   const generation = await Generation.start(gateway, jobs, {
-    tokens: (choice, tokens) => choices[choice]!.tokens.push(...tokens),
+    tokens: (choice, tokens) => {
+      for (const token of tokens) choices[choice]!.tokens.push(token)
+    },
     finish: (choice, finish) => {
       choices[choice]!.finish = finish
     },
@@ -53,12 +55,12 @@ export async function answerStream(
   const { clock, config } = gateway
   const choices = jobs.reduce((sum, job) => sum + job.sampling.n, 0)
   const opened = Promise.withResolvers<void>()
-  opened.promise.catch(() => {}) // as above
   let sse: SseWriter | null = null
   /** Events that came before the headers went out. */
   let early = ''
   let begun = false
   let ended = false
+  let failure: ApiError | null = null
 
   const write = (events: string) => {
     if (sse) sse.write(events)
@@ -87,20 +89,20 @@ export async function answerStream(
       opened.resolve()
     },
     failed(error) {
+      failure = error
       sse?.fail(error.envelope())
-      opened.reject(error)
+      opened.resolve()
     },
   })
   onHangUp(c, () => {
     generation.cut()
-    opened.reject(clientGone())
+    failure = clientGone()
+    opened.resolve()
   })
   const stopTimer = clock.after(config.headersAfterMs, opened.resolve)
-  try {
-    await opened.promise
-  } finally {
-    stopTimer()
-  }
+  await opened.promise
+  stopTimer()
+  if (failure) throw failure
   sse = new SseWriter(out, c.res.headers, clock, { ...config, onGone: () => generation.cut() })
   sse.write(early)
   if (ended) sse.end()

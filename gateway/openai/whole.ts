@@ -25,7 +25,7 @@ export function chatCompletion(
   identity: Identity,
   choices: Choice[],
   usage: Usage,
-  options: WholeOptions & { role: string; promptTokenIds?: number[] },
+  options: WholeOptions & { role: string; promptTokenIds: number[] | null },
 ): object {
   return {
     ...head(identity, 'chat.completion'),

@@ -10,9 +10,10 @@ import { chatSampling, seedText } from '../openai/sampling.ts'
 import { ChatRequest } from '../openai/schema.ts'
 import { chatCompletion } from '../openai/whole.ts'
 import { conversationOf } from './conversation.ts'
+import { identityOf, optionsOf } from './options.ts'
 
 export async function chat(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
-  const { config, clock, cards, prompts, random } = gateway
+  const { config, cards, prompts, random } = gateway
   const raw = await readBody(c, config.maxBodyBytes)
   const body = parseRequest(ChatRequest, raw.value)
   const card = await cards.find(body.model)
@@ -32,24 +33,15 @@ export async function chat(c: Context<RequestEnv>, gateway: Gateway): Promise<Re
     maxTokens: body.max_completion_tokens ?? body.max_tokens,
   })
 
-  const created = Math.floor(clock.now() / 1000)
-  const identity = { id, created, model: card.name, fingerprint: `fp_${card.revision.slice(0, 12)}` }
+  const identity = identityOf(gateway, card, id)
+  const ids = jobs[0]!.prompt
+  const options = optionsOf(body, config, sampling.logprobs, ids.length)
   const role = config.responseRole
-  const options = {
-    logprobs: sampling.logprobs !== null,
-    tokenNames:
-      (body.return_tokens_as_token_ids ?? config.returnTokensAsTokenIds) ? ('ids' as const) : ('text' as const),
-    returnTokenIds: body.return_token_ids ?? false,
-    promptTokens: jobs[0]!.prompt.length,
+  if (body.stream) {
+    return answerStream(c, gateway, jobs, new ChatChunks(identity, options, role), options.includeUsage)
   }
-  if (!body.stream) {
-    const promptTokenIds = options.returnTokenIds ? { promptTokenIds: Array.from(jobs[0]!.prompt) } : {}
-    return answerWhole(c, gateway, jobs, (choices, usage) =>
-      chatCompletion(identity, choices, usage, { ...options, ...promptTokenIds, role }),
-    )
-  }
-  const includeUsage = (body.stream_options?.include_usage ?? false) || config.enableForceIncludeUsage
-  const continuousUsage = includeUsage && (body.stream_options?.continuous_usage_stats ?? false)
-  const chunks = new ChatChunks(identity, { ...options, includeUsage, continuousUsage }, role)
-  return answerStream(c, gateway, jobs, chunks, includeUsage)
+  const promptTokenIds = options.returnTokenIds ? Array.from(ids) : null
+  return answerWhole(c, gateway, jobs, (choices, usage) =>
+    chatCompletion(identity, choices, usage, { ...options, role, promptTokenIds }),
+  )
 }

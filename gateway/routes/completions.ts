@@ -12,9 +12,10 @@ import { completionSampling, completionTokens, seedText } from '../openai/sampli
 import { CompletionRequest } from '../openai/schema.ts'
 import { textCompletion } from '../openai/whole.ts'
 import type { TokenIds } from '../prompt/tokenizer.ts'
+import { identityOf, optionsOf } from './options.ts'
 
 export async function completions(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
-  const { config, clock, cards, random } = gateway
+  const { config, cards, random } = gateway
   const raw = await readBody(c, config.maxBodyBytes)
   const body = parseRequest(CompletionRequest, raw.value)
   const card = await cards.find(body.model)
@@ -43,24 +44,19 @@ export async function completions(c: Context<RequestEnv>, gateway: Gateway): Pro
 
   const echoes = body.echo ? await Promise.all(inputs.map((input) => echo(gateway, card, input))) : []
   const promptOf = (choice: number) => Math.floor(choice / sampling.n)
-  const created = Math.floor(clock.now() / 1000)
-  const identity = { id, created, model: card.name, fingerprint: `fp_${card.revision.slice(0, 12)}` }
-  const options = {
-    logprobs: sampling.logprobs !== null,
-    tokenNames:
-      (body.return_tokens_as_token_ids ?? config.returnTokensAsTokenIds) ? ('ids' as const) : ('text' as const),
-    returnTokenIds: body.return_token_ids ?? false,
-    promptTokens: jobs.reduce((sum, job) => sum + job.prompt.length, 0),
+  const shape = {
     echo: (choice: number) => echoes[promptOf(choice)] ?? '',
     promptTokenIds: (choice: number) => Array.from(jobs[promptOf(choice)]!.prompt),
   }
-  if (!body.stream) {
-    return answerWhole(c, gateway, jobs, (choices, usage) => textCompletion(identity, choices, usage, options))
+  const identity = identityOf(gateway, card, id)
+  const promptTokens = jobs.reduce((sum, job) => sum + job.prompt.length, 0)
+  const options = optionsOf(body, config, sampling.logprobs, promptTokens)
+  if (body.stream) {
+    return answerStream(c, gateway, jobs, new CompletionChunks(identity, options, shape.echo), options.includeUsage)
   }
-  const includeUsage = (body.stream_options?.include_usage ?? false) || config.enableForceIncludeUsage
-  const continuousUsage = includeUsage && (body.stream_options?.continuous_usage_stats ?? false)
-  const chunks = new CompletionChunks(identity, { ...options, includeUsage, continuousUsage }, options.echo)
-  return answerStream(c, gateway, jobs, chunks, includeUsage)
+  return answerWhole(c, gateway, jobs, (choices, usage) =>
+    textCompletion(identity, choices, usage, { ...options, ...shape }),
+  )
 }
 
 type Prompt = string | number[]

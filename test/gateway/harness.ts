@@ -42,7 +42,13 @@ export const card: Card = {
 
 /** What the engine says to a job: per choice its tokens; undefined for a job it must leave unanswered. */
 export type Script = (job: Job) => Answer | undefined
-export type Answer = { choices: Token[][]; finish?: Finish; failed?: { code: 'request_failed'; message: string } }
+export type Answer = {
+  choices: Token[][]
+  finish?: Finish
+  failed?: { code: 'request_failed'; message: string }
+  /** Everything in one step, so that it arrives in one message. */
+  atOnce?: boolean
+}
 
 export const stopped: Finish = { text: '', reason: 'stop', stopReason: null }
 
@@ -110,7 +116,14 @@ export class FakeEngine {
   async #answer(job: Job, epoch: string): Promise<void> {
     const answer = this.script(job)
     if (!answer) return
-    const { choices, finish = stopped, failed } = answer
+    const { choices, finish = stopped, failed, atOnce = false } = answer
+    if (atOnce) {
+      const parts = choices.map((tokens, choice) => ({ choice, from: 0, tokens, ...(failed ? {} : { finish }) }))
+      const ending = failed ? { failed } : { usage: this.#ending(job, choices, finish).usage }
+      await append(this.#redis, this.#identity, [{ id: job.id, epoch, choices: parts, ...ending }])
+      this.#held.delete(job.id)
+      return
+    }
     const steps = Math.max(...choices.map((tokens) => tokens.length))
     for (let step = 0; step < steps; step++) {
       if (this.stepMs > 0) await systemClock.sleep(this.stepMs)

@@ -112,6 +112,16 @@ test('a failure before the first token is an HTTP status, even for a stream', as
   assert.equal(response.headers.get('content-type'), 'application/json')
 })
 
+test('an answer that arrives in one message is a whole stream, and a failure in it an HTTP status', async () => {
+  served.engine.script = () => ({ choices: [words('a b c')], atOnce: true })
+  const chunks = events(await (await stream()).text())
+  assert.equal(chunks.at(-1), '[DONE]')
+  assert.equal(chunks.length, 6)
+  const failed = { code: 'request_failed' as const, message: 'No.' }
+  served.engine.script = () => ({ choices: [words('a b')], failed, atOnce: true })
+  assert.equal((await stream()).status, 500)
+})
+
 test('a failure after the first token is an error event and a broken connection, never a clean end', async () => {
   served.engine.script = () => ({ choices: [words('a b')], failed: { code: 'request_failed', message: 'No.' } })
   const response = await stream()
