@@ -102,9 +102,9 @@ export class Engine {
   /** A request, or one of its choices; its blocks are free for the next step. What is not here is ignored. */
   abort(id: string, choice?: number): void {
     this.#scheduler.abort(id, choice)
-    this.#early = this.#early.filter(
-      (early) => early.id !== id || (choice !== undefined && !('choice' in early && early.choice === choice)),
-    )
+    const isDropped = (early: StepOutput) =>
+      early.id === id && (choice === undefined || ('choice' in early && early.choice === choice))
+    this.#early = this.#early.filter((early) => !isDropped(early))
   }
 
   get hasWork(): boolean {

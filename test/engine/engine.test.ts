@@ -158,6 +158,20 @@ test('a resume that was already complete ends at once, without a step of the mod
   assert.equal(engine.stats().steps, 0)
 })
 
+test('an abort also takes back what the next step would have said', () => {
+  const engine = stories.engine()
+  const complete = [Uint32Array.of(5, 6), Uint32Array.of(5, 6)]
+  engine.add(request('r', prompt, { n: 2, maxTokens: 2 }, { resume: complete }))
+  engine.add(request('bad', []))
+  engine.add(request('other', []))
+  engine.abort('r', 1)
+  engine.abort('bad')
+  assert.deepEqual(
+    engine.step().map(({ type, id }) => `${type} ${id}`),
+    ['finish r', 'failed other'],
+  )
+})
+
 test('a bad request fails alone, with a message that names the field', () => {
   const engine = stories.engine()
   engine.add(request('bad', [1, 512]))
