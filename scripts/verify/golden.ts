@@ -1,9 +1,10 @@
 // golden.json: what another implementation computed for a model, in the folder of the model. Also takes the shape of
 // the demo model's file ("cases", with the greedy tokens alone).
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { checkJson, parseJson } from '../../engine/weights/json.ts'
+import { ModelError } from '../../engine/weights/source.ts'
 
 const ids = z.array(z.int().nonnegative())
 const numbers = z.array(z.number())
@@ -37,5 +38,14 @@ const Golden = z.union([
 
 export function readGolden(folder: string): GoldenPrompt[] {
   const file = join(folder, 'golden.json')
+  if (!existsSync(file)) throw new ModelError(`${folder} has no golden.json to compare with`)
   return checkJson(file, Golden, parseJson(file, readFileSync(file, 'utf8'))).prompts
+}
+
+/** Made for another model? The kernels take any id for granted. */
+export function assertFits(goldens: GoldenPrompt[], vocabularySize: number): void {
+  const largest = goldens.reduce((id, golden) => Math.max(id, ...golden.ids, ...golden.greedy), 0)
+  if (largest >= vocabularySize) {
+    throw new ModelError(`golden.json has token ${largest}, the model's vocabulary ends at ${vocabularySize - 1}`)
+  }
 }

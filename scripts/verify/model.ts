@@ -8,7 +8,7 @@ import { readModelFiles } from '../../engine/weights/files.ts'
 import { openFolder } from '../../engine/weights/folder.ts'
 import { WeightReader } from '../../engine/weights/load.ts'
 import { Comparison } from './compare.ts'
-import { type GoldenPrompt, readGolden } from './golden.ts'
+import { assertFits, type GoldenPrompt, readGolden } from './golden.ts'
 import { PagedRunner } from './paged.ts'
 import { decodeAll } from './tokenizer.ts'
 
@@ -40,6 +40,7 @@ export async function verifyModel(device: Device, folder: string, dtype: ModelOp
   const source = await openFolder(folder)
   try {
     const files = await readModelFiles(source)
+    assertFits(goldens, files.config.vocabularySize)
     const reader = new WeightReader(source, files.tensors)
     const options = { dtype, maxTokens, maxLogits: maxTokens, maxPositions: Math.max(...lengths) }
     const model = await createModel(device, files.config, reader, options)

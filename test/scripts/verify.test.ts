@@ -59,6 +59,12 @@ test('mistakes in the command line and in golden.json say what is wrong', async 
     prompts[0]!.greedy = []
   })
   await assert.rejects(run(folder), /golden\.json: prompts/)
+  rmSync(join(folder, 'golden.json'))
+  await assert.rejects(run(folder), /llama_gqa has no golden\.json/)
+  const foreign = changed('llama_gqa', ({ prompts }) => {
+    prompts[0]!.ids![0] = 320
+  })
+  await assert.rejects(run(foreign), /has token 320, the model's vocabulary ends at 319/)
 })
 
 const tokenizer = join(fixtures, 'stories260K')
