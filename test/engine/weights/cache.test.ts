@@ -1,5 +1,7 @@
 // The cache with S3 behind it; its layout and the hub are in hub.test.ts.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdir, readdir, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -7,6 +9,7 @@ import { type Disk, systemDisk } from '../../../engine/weights/download.ts'
 import { type OpenOptions, openSource } from '../../../engine/weights/open.ts'
 import type { Progress } from '../../../engine/weights/source.ts'
 import { systemClock } from '../../../queue/clock.ts'
+import { noFault } from '../../doubles/faults.ts'
 import { type S3Double, startS3 } from '../../doubles/s3.ts'
 import {
   assertHolds,
@@ -189,6 +192,31 @@ test('a blob of the wrong size is fetched again', async (t) => {
   const repository = (await readdir(downloadDir))[0]!
   for (const blob of await readdir(join(downloadDir, repository, 'blobs')))
     await writeFile(join(downloadDir, repository, 'blobs', blob), 'cut short')
+  await assertOpens(options, files)
+})
+
+test('a process killed in the middle of a download leaves nothing that the next one trusts', async (t) => {
+  const files = modelFiles()
+  const { store, options, downloadDir } = await start(t, files)
+  const isUnderWay = new Promise<void>((resolve) => {
+    store.fault = ({ begin }) => {
+      if (begin < 100_000) return null
+      resolve()
+      return { kind: 'stall', after: 10 }
+    }
+  })
+  const { clock: _clock, random: _random, warn: _warn, ...plain } = options
+  const program = `
+    import { openSource } from '${import.meta.resolve('../../../engine/weights/open.ts')}'
+    import { systemClock as clock } from '${import.meta.resolve('../../../queue/clock.ts')}'
+    await openSource('${model}', { clock, random: () => 0.5, ...${JSON.stringify(plain)} })`
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], { stdio: 'inherit' })
+  const exit = once(child, 'exit')
+  await isUnderWay
+  child.kill('SIGKILL')
+  await exit
+  assert.notDeepEqual(await unfinished(downloadDir), [])
+  store.fault = noFault
   await assertOpens(options, files)
 })
 
