@@ -107,19 +107,22 @@ export class Blocks {
   checkIntegrity(sequences: Iterable<Sequence>): void {
     const holders = new Int32Array(this.total)
     for (const sequence of sequences) for (const block of sequence.blocks.view) holders[block]!++
+    let named = 0
     for (let block = 0; block < this.total; block++) {
       const counted = this.#holders[block]!
       if (counted !== holders[block])
         throw new Error(`block ${block}: ${counted} holders counted, ${holders[block]} found`)
       if (this.#free.has(block) !== (counted === 0)) throw new Error(`block ${block}: ${counted} holders, free or lost`)
-      const hash = this.#hashOf[block]
-      if (hash !== undefined && this.#byHash.get(hash) !== block)
-        throw new Error(`block ${block}: not at its hash ${hash}`)
+      if (this.#hashOf[block] !== undefined) named++
     }
-    const listed = [...this.#free].length
-    if (listed !== this.#free.length) throw new Error(`${listed} blocks in the free list, ${this.#free.length} counted`)
-    const named = this.#hashOf.filter((hash) => hash !== undefined).length
+    for (const [hash, block] of this.#byHash) {
+      if (this.#hashOf[block] !== hash)
+        throw new Error(`block ${block}: found by ${hash}, carries ${this.#hashOf[block]}`)
+    }
     if (named !== this.#byHash.size) throw new Error(`${named} blocks with a hash, ${this.#byHash.size} found by one`)
+    let listed = 0
+    for (const _ of this.#free) listed++
+    if (listed !== this.#free.length) throw new Error(`${listed} blocks in the free list, ${this.#free.length} counted`)
   }
 
   #take(): number | undefined {
