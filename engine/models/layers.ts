@@ -2,8 +2,8 @@
 // called once per step: it appends kernels to a command list and returns the tensor they will fill. Tensors are
 // [tokens, columns], all sequences of the step laid end to end; `batch` knows the seams.
 //
-// Activations are scratch memory that the layers share: a result is good until the same layer of the next decoder layer
-// is called. Nothing is allocated during a step.
+// Activations are scratch memory that layers share by name: a result is good until a layer is called that writes to the
+// same name. Nothing is allocated during a step.
 import type { Device } from '../native/device.ts'
 import type { Commands, KvLayer } from '../native/ops.ts'
 import type { Tensor, Weight } from '../native/tensor.ts'

@@ -7,7 +7,7 @@ import type { Target, WeightReader } from '../weights/load.ts'
 import type { TensorEntry } from '../weights/safetensors.ts'
 import { ModelError } from '../weights/source.ts'
 
-/** Rows of a fused matrix or vector by the checkpoint's names: { gate_proj: 144, up_proj: 144 }. */
+/** Rows of a fused matrix or vector by the checkpoint's names, { gate_proj: 144, up_proj: 144 }; '' is the folder itself. */
 export type Parts = Record<string, number>
 
 /** A buffer that old checkpoints carry and nobody needs: it follows from config.json. */
@@ -43,32 +43,22 @@ export class Weights {
 
   /** [sum of the parts, k]: the parts' rows below each other. */
   matrix(parts: Parts, k: number): Weight {
-    const entries = this.#find(parts, 'weight', (n) => [n, k])
+    const placed = this.#place(parts, 'weight', (n) => [n, k])
     const weight = this.#keep(this.#device.weight(sum(parts), k, this.#dtype))
-    let first = 0
-    for (const tensor of entries) {
-      const begin = first
+    for (const { tensor, first } of placed) {
       const dtype = sourceDType(tensor)
-      this.#plan.targets.push({ tensor, take: (row, rows, bytes) => weight.load(begin + row, rows, bytes, dtype) })
-      first += tensor.shape[0]!
+      this.#plan.targets.push({ tensor, take: (row, rows, bytes) => weight.load(first + row, rows, bytes, dtype) })
     }
     return weight
   }
 
-  /** f32 [sum of the parts], whatever the matrices are: norms and biases are added in full precision. */
+  /** f32 [sum of the parts], whatever the matrices are: norms and biases are applied in full precision. */
   vector(parts: Parts, leaf: 'weight' | 'bias'): Tensor {
-    const entries = this.#find(parts, leaf, (n) => [n])
+    const placed = this.#place(parts, leaf, (n) => [n])
     const vector = this.#keep(this.#device.alloc([sum(parts)], 'f32'))
-    const host = new Float32Array(sum(parts))
-    let first = 0
-    for (const tensor of entries) {
-      const begin = first
-      const take = (row: number, _rows: number, bytes: Uint8Array) => {
-        host.set(toFloat32(tensor, bytes), begin + row)
-        vector.write(host)
-      }
+    for (const { tensor, first } of placed) {
+      const take = (row: number, _: number, bytes: Uint8Array) => vector.write(toFloat32(tensor, bytes), first + row)
       this.#plan.targets.push({ tensor, take })
-      first += tensor.shape[0]!
     }
     return vector
   }
@@ -107,21 +97,27 @@ export class Weights {
     return memory
   }
 
-  #find(parts: Parts, leaf: string, shapeOf: (n: number) => number[]): TensorEntry[] {
+  /** The parts' tensors, of the right shape, and the first row that each fills. */
+  #place(parts: Parts, leaf: string, shapeOf: (n: number) => number[]): { tensor: TensorEntry; first: number }[] {
+    let next = 0
     return Object.entries(parts).map(([part, n]) => {
-      const name = this.#prefix + (part ? `${part}.` : '') + leaf
-      const tensor = this.#reader.tensors.get(name)
-      if (!tensor)
-        throw new ModelError(`${this.#reader.source.name}: tensor ${name} is missing; config.json asks for it`)
-      const shape = shapeOf(n)
-      if (tensor.shape.length !== shape.length || shape.some((size, i) => size !== tensor.shape[i])) {
-        throw new ModelError(
-          `${tensor.file}: tensor ${name} has shape [${tensor.shape}], config.json asks for [${shape}]`,
-        )
-      }
-      sourceDType(tensor)
-      return tensor
+      const tensor = this.#find(this.#prefix + (part ? `${part}.` : '') + leaf, shapeOf(n))
+      const first = next
+      next += n
+      return { tensor, first }
     })
+  }
+
+  #find(name: string, shape: number[]): TensorEntry {
+    const tensor = this.#reader.tensors.get(name)
+    if (!tensor) throw new ModelError(`${this.#reader.source.name}: tensor ${name} is missing; config.json asks for it`)
+    if (tensor.shape.length !== shape.length || shape.some((size, i) => size !== tensor.shape[i])) {
+      throw new ModelError(
+        `${tensor.file}: tensor ${name} has shape [${tensor.shape}], config.json asks for [${shape}]`,
+      )
+    }
+    sourceDType(tensor)
+    return tensor
   }
 }
 
