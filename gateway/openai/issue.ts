@@ -9,7 +9,7 @@ export function parseRequest<T extends z.ZodType>(schema: T, body: unknown): z.i
   if (body === null || typeof body !== 'object' || Array.isArray(body)) {
     throw badRequest(null, 'The request body must be a JSON object.')
   }
-  const result = schema.safeParse(body)
+  const result = schema.safeParse(body, { reportInput: true })
   if (result.success) return result.data
   throw toError(result.error.issues[0]!, [])
 }
@@ -21,7 +21,40 @@ function toError(issue: Issue, above: PropertyKey[]): ApiError {
     if (deepest && depth(deepest) > 0) return toError(deepest, path)
   }
   const param = formatPath(path)
-  return badRequest(param, `${param}: ${issue.message}`.slice(0, 1000))
+  return badRequest(param, `${param}: ${explain(issue)}`.slice(0, 1000))
+}
+
+/** zod's own words ("Too big: expected number to be <=2") as a sentence; the schema's are sentences already. */
+function explain(issue: Issue): string {
+  if (!/^(Invalid|Too|Unrec)/.test(issue.message)) return issue.message
+  switch (issue.code) {
+    case 'too_big':
+      return `must be ${issue.inclusive ? 'at most' : 'below'} ${issue.maximum}${unit(issue.origin)}.`
+    case 'too_small':
+      return `must be ${issue.inclusive ? 'at least' : 'above'} ${issue.minimum}${unit(issue.origin)}.`
+    case 'invalid_type':
+      return issue.input === undefined ? 'is missing.' : `must be ${article(issue.expected)}, not ${kind(issue.input)}.`
+    case 'invalid_value':
+      return `must be one of ${issue.values.map((value) => JSON.stringify(value)).join(', ')}.`
+    default:
+      return issue.message
+  }
+}
+
+function unit(origin: string): string {
+  if (origin === 'string') return ' characters long'
+  return origin === 'array' ? ' items long' : ''
+}
+
+function article(type: string): string {
+  if (type === 'int' || type === 'integer') return 'an integer'
+  return /^[aeiou]/.test(type) ? `an ${type}` : `a ${type}`
+}
+
+function kind(value: unknown): string {
+  if (value === null) return 'null'
+  if (typeof value === 'number') return String(value)
+  return article(Array.isArray(value) ? 'array' : typeof value)
 }
 
 function depth(issue: Issue): number {

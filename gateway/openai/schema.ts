@@ -153,7 +153,7 @@ const message = z.discriminatedUnion(
     z.object({ role: z.literal('tool'), content, tool_call_id: z.string().max(256), name }),
     z.object({ role: z.literal('function'), content, name: z.string().max(256) }),
   ],
-  { error: 'must be an object whose role is system, developer, user, assistant, tool or function.' },
+  { error: 'needs a role: system, developer, user, assistant, tool or function.' },
 )
 
 /** Names the template gets from us: a request may not stand in for them. */

@@ -73,6 +73,16 @@ test('a bad field of a chat is a 400 that names it by its path', async () => {
   }
 })
 
+test('messages say what the value must be', async () => {
+  const message = async (more: object) => (await refusal('/v1/chat/completions', chatBody(more))).message
+  assert.equal(await message({ temperature: 2.1 }), 'temperature: must be at most 2.')
+  assert.equal(await message({ n: '2' }), 'n: must be a number, not a string.')
+  assert.equal(await message({ max_tokens: 1.5 }), 'max_tokens: must be an integer, not 1.5.')
+  assert.equal(await message({ stream_options: [] }), 'stream_options: must be an object, not an array.')
+  assert.equal(await message({ messages: [{ role: 'tool', content: 'x' }] }), 'messages[0].tool_call_id: is missing.')
+  assert.match(await message({ service_tier: 'x' }), /^service_tier: must be one of "auto", "default"/)
+})
+
 test('a bad field of a completion is a 400 that names it', async () => {
   const cases: [param: string, more: object][] = [
     ['prompt', { prompt: undefined }],
