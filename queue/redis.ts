@@ -24,7 +24,7 @@ export interface Redis {
 
 export type ConnectOptions = {
   commandTimeoutMs?: number
-  /** How long to go on trying before the first connection. */
+  /** How long the first connection may take. */
   connectTimeoutMs?: number
   /** 0 <= random() < 1: spreads reconnections, so that a restarted server is not hit by all clients at once. */
   random?: () => number

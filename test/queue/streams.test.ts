@@ -1,0 +1,301 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { append, beat, type Claimed, claim, reap } from '../../queue/consume.ts'
+import { createEmbeddedRedis } from '../../queue/embedded.ts'
+import { cancel, enqueue } from '../../queue/enqueue.ts'
+import { encodeToken } from '../../queue/event.ts'
+import { gatewayChannel, jobKey, journalKey } from '../../queue/keys.ts'
+import type { Redis } from '../../queue/redis.ts'
+import { Streams } from '../../queue/stream.ts'
+import { ManualClock } from './clock.ts'
+import { LEASE_MS, makeEngine, makeJob, plenty, Received, step, stop, token, tokens, usage, wide } from './jobs.ts'
+import { onBothServers, type World } from './servers.ts'
+
+/** Loses messages of which `loses` says so; everything else goes through. */
+function losing(redis: Redis, loses: () => boolean): Redis {
+  return {
+    command: (...args) => redis.command(...args),
+    script: (...args) => redis.script(...args),
+    subscribe: (channel, listener) => redis.subscribe(channel, (message) => loses() || listener(message)),
+    onReconnect: (listener) => redis.onReconnect(listener),
+    close: () => redis.close(),
+  }
+}
+
+async function streaming(world: World, { n = 1, redis = world.redis } = {}) {
+  const model = world.model()
+  const engine = makeEngine(model)
+  const streams = await Streams.open(redis, `gateway-of-${model}`, world.clock)
+  const received = new Received()
+  const attachment = streams.attach({ id: 'a', model, n }, received.listener)
+  await enqueue(world.redis, makeJob({ id: 'a', model, n }), plenty)
+  await beat(world.redis, engine, [], 0, LEASE_MS)
+  const claimed = (await claim(world.redis, engine, wide))[0]!
+  const claimBySecond = async (): Promise<Claimed> => {
+    await world.pass(LEASE_MS + 10)
+    await reap(world.redis, model)
+    const second = makeEngine(model, { id: 'engine-2' })
+    await beat(world.redis, second, [], 0, LEASE_MS)
+    return (await claim(world.redis, second, wide))[0]!
+  }
+  /** Redis restarts from a state in which the journal ended after `length` tokens. */
+  const loseTail = async (length: number) => {
+    await world.redis.command('DEL', journalKey(model, 'a', 0))
+    await world.redis.command('RPUSH', journalKey(model, 'a', 0), ...tokens(0, length).map(encodeToken))
+  }
+  const second = makeEngine(model, { id: 'engine-2' })
+  return { model, engine, second, streams, received, attachment, claimed, claimBySecond, loseTail }
+}
+
+function assertComplete(received: Received, length: number): void {
+  assert.deepEqual(received.violations, [])
+  assert.deepEqual(received.ended, { type: 'done', usage })
+  assert.deepEqual(received.ids, [tokens(0, length).map(({ id }) => id)])
+  assert.deepEqual(received.texts, [
+    `${tokens(0, length)
+      .map(({ text }) => text)
+      .join('')}.`,
+  ])
+}
+
+await onBothServers('streams', (world) => {
+  test('tokens, finish and usage arrive once each and in order, then nothing', async () => {
+    const { engine, claimed, received, streams } = await streaming(world)
+    for (let i = 0; i < 5; i++) await append(world.redis, engine, [step(claimed, i, i + 1)])
+    await append(world.redis, engine, [step(claimed, 5, 6, true)])
+    await world.until(() => received.ended !== null)
+    assertComplete(received, 6)
+    await streams.close()
+  })
+
+  test('choices advance and finish on their own', async () => {
+    const { engine, claimed, received, streams } = await streaming(world, { n: 2 })
+    const { epoch } = claimed
+    const one = (choice: number, from: number, to: number) => ({ choice, from, tokens: tokens(from, to) })
+    await append(world.redis, engine, [{ id: 'a', epoch, choices: [one(0, 0, 2), one(1, 0, 1)] }])
+    await append(world.redis, engine, [{ id: 'a', epoch, choices: [{ ...one(1, 1, 1), finish: stop }] }])
+    await append(world.redis, engine, [{ id: 'a', epoch, choices: [{ ...one(0, 2, 4), finish: stop }], usage }])
+    await world.until(() => received.ended !== null)
+    assert.deepEqual(received.violations, [])
+    assert.deepEqual(received.texts, ['é0 é1 é2 é3 .', 'é0 .'])
+    assert.equal(received.ended?.type, 'done')
+    await streams.close()
+  })
+
+  test('lost messages are made up for by the next message, and at the end by the poll', async () => {
+    let lose = false
+    const { engine, claimed, received, streams } = await streaming(world, { redis: losing(world.redis, () => lose) })
+    await append(world.redis, engine, [step(claimed, 0, 1)])
+    lose = true
+    for (let i = 1; i < 5; i++) await append(world.redis, engine, [step(claimed, i, i + 1)])
+    await world.pass(5)
+    lose = false
+    await append(world.redis, engine, [step(claimed, 5, 6)])
+    await world.until(() => received.ids[0]?.length === 6)
+    lose = true
+    await append(world.redis, engine, [step(claimed, 6, 8, true)])
+    await world.until(() => received.ended !== null)
+    assertComplete(received, 8)
+    await streams.close()
+  })
+
+  test('with every message lost the poll alone delivers everything', async () => {
+    const { engine, claimed, received, streams } = await streaming(world, { redis: losing(world.redis, () => true) })
+    await append(world.redis, engine, [step(claimed, 0, 4)])
+    await world.until(() => received.ids[0]?.length === 4)
+    await append(world.redis, engine, [step(claimed, 4, 6, true)])
+    await world.until(() => received.ended !== null)
+    assertComplete(received, 6)
+    await streams.close()
+  })
+
+  test('another engine goes on where the first died, and the client sees one text', async () => {
+    const { engine, second, claimed, received, claimBySecond, streams } = await streaming(world)
+    await append(world.redis, engine, [step(claimed, 0, 3)])
+    const again = await claimBySecond()
+    assert.equal(again.journal[0]?.length, 3)
+    await append(world.redis, second, [step(again, 3, 5)])
+    await append(world.redis, engine, [step(claimed, 3, 9, true)])
+    await append(world.redis, second, [step(again, 5, 6, true)])
+    await world.until(() => received.ended !== null)
+    assertComplete(received, 6)
+    await streams.close()
+  })
+
+  test('when Redis loses its tail the engine sends it again and the client sees no seam', async () => {
+    const { engine, claimed, received, loseTail, streams } = await streaming(world)
+    await append(world.redis, engine, [step(claimed, 0, 4)])
+    await world.until(() => received.ids[0]?.length === 4)
+    await loseTail(2)
+    assert.deepEqual(await append(world.redis, engine, [step(claimed, 4, 5)]), [{ gapFrom: [2] }])
+    assert.deepEqual(await append(world.redis, engine, [step(claimed, 2, 5)]), ['ok'])
+    await append(world.redis, engine, [step(claimed, 5, 6, true)])
+    await world.until(() => received.ended !== null)
+    assertComplete(received, 6)
+    await streams.close()
+  })
+
+  test('a lost tail that another engine computes again is compared and carries on', async () => {
+    const { engine, second, claimed, received, claimBySecond, loseTail, streams } = await streaming(world)
+    await append(world.redis, engine, [step(claimed, 0, 4)])
+    await world.until(() => received.ids[0]?.length === 4)
+    await loseTail(2)
+    const again = await claimBySecond()
+    for (let i = 2; i < 6; i++) await append(world.redis, second, [step(again, i, i + 1)])
+    await append(world.redis, second, [step(again, 6, 7, true)])
+    await world.until(() => received.ended !== null)
+    assertComplete(received, 7)
+    await streams.close()
+  })
+
+  test('a lost tail that comes out differently ends the stream with an error and the work with it', async () => {
+    const { model, engine, second, claimed, received, claimBySecond, loseTail, streams } = await streaming(world)
+    await append(world.redis, engine, [step(claimed, 0, 4)])
+    await world.until(() => received.ids[0]?.length === 4)
+    await loseTail(2)
+    const again = await claimBySecond()
+    const choices = [{ choice: 0, from: 2, tokens: [token(2), token(77), token(78)] }]
+    await append(world.redis, second, [{ id: 'a', epoch: again.epoch, choices }])
+    await world.until(() => received.ended !== null)
+    assert.equal(received.ended?.type === 'failed' && received.ended.code, 'internal_error')
+    assert.equal(received.ids[0]?.length, 4)
+    await world.pass(5)
+    assert.equal(String(await world.redis.command('HGET', jobKey(model, 'a'), 'st')), 'c')
+    await streams.close()
+  })
+
+  test('a detached listener hears nothing more; a cancelled request is told so', async () => {
+    const { model, engine, claimed, received, attachment, streams } = await streaming(world)
+    attachment.detach()
+    const again = new Received()
+    streams.attach({ id: 'a', model, n: 1 }, again.listener)
+    await append(world.redis, engine, [step(claimed, 0, 1)])
+    await world.until(() => again.ids[0]?.length === 1)
+    assert.deepEqual(received.ids, [])
+    await cancel(world.redis, model, 'a')
+    await world.until(() => again.ended !== null)
+    assert.equal(again.ended?.type === 'failed' && again.ended.code, 'request_failed')
+    await streams.close()
+  })
+
+  test('a reader that attaches late gets everything from the first token', async () => {
+    const { model, engine, claimed, streams, attachment } = await streaming(world)
+    attachment.detach()
+    await append(world.redis, engine, [step(claimed, 0, 5)])
+    await append(world.redis, engine, [step(claimed, 5, 6, true)])
+    const late = new Received()
+    streams.attach({ id: 'a', model, n: 1 }, late.listener)
+    await world.until(() => late.ended !== null)
+    assertComplete(late, 6)
+    await streams.close()
+  })
+
+  test('many streams over a channel that loses half of its messages lose nothing and repeat nothing', async () => {
+    const model = world.model()
+    let seed = 1
+    const chance = () => {
+      seed = (seed * 48_271) % 2_147_483_647
+      return seed / 2_147_483_647
+    }
+    const streams = await Streams.open(
+      losing(world.redis, () => chance() < 0.5),
+      `gateway-of-${model}`,
+      world.clock,
+    )
+    const engines = ['x', 'y'].map((id) => makeEngine(model, { id }))
+    for (const engine of engines) await beat(world.redis, engine, [], 0, 60_000)
+    const received = await Promise.all(
+      Array.from({ length: 40 }, async (_, i) => {
+        const one = new Received()
+        streams.attach({ id: `s${i}`, model, n: 1 }, one.listener)
+        await enqueue(world.redis, makeJob({ id: `s${i}`, model }), plenty)
+        return one
+      }),
+    )
+    const held = await Promise.all(engines.map((engine) => claim(world.redis, engine, { ...wide, sequences: 20 })))
+    for (let at = 0; at < 30; at++) {
+      for (const [i, engine] of engines.entries()) {
+        await append(
+          world.redis,
+          engine,
+          held[i]!.map((one) => step(one, at, at + 1, at === 29)),
+        )
+      }
+    }
+    await world.until(() => received.every(({ ended }) => ended !== null))
+    for (const one of received) assertComplete(one, 30)
+    await streams.close()
+  })
+})
+
+describe('streams on a clock', () => {
+  test('a request that never reached the queue fails after ten seconds, not before', async () => {
+    const clock = new ManualClock()
+    const streams = await Streams.open(createEmbeddedRedis(clock), 'g', clock)
+    const received = new Received()
+    streams.attach({ id: 'a', model: 'm', n: 1 }, received.listener)
+    await clock.advance(9_900)
+    assert.deepEqual([received.ended], [null])
+    await clock.advance(1_000)
+    assert.equal(received.ended?.type === 'failed' && received.ended.code, 'internal_error')
+  })
+
+  test('a request that Redis forgot fails instead of waiting for ever', async () => {
+    const clock = new ManualClock()
+    const redis = createEmbeddedRedis(clock)
+    const streams = await Streams.open(redis, 'g', clock)
+    const received = new Received()
+    streams.attach({ id: 'a', model: 'm', n: 1 }, received.listener)
+    await enqueue(redis, makeJob({ id: 'a', model: 'm', gateway: 'g' }), plenty)
+    await clock.advance(600)
+    await redis.command('DEL', jobKey('m', 'a'))
+    await clock.advance(600)
+    assert.equal(received.ended?.type === 'failed' && received.ended.message, 'Redis lost the request')
+  })
+
+  test('an answer of the journal that is older than what was delivered since is harmless', async () => {
+    const clock = new ManualClock()
+    const inner = createEmbeddedRedis(clock)
+    const held: (() => void)[] = []
+    const slow: Redis = {
+      ...losing(inner, () => false),
+      script: async (name, keys, args) => {
+        const reply = await inner.script(name, keys, args)
+        if (name === 'fetch') await new Promise<void>((resolve) => held.push(resolve))
+        return reply
+      },
+    }
+    const engine = makeEngine('m')
+    const streams = await Streams.open(slow, 'g', clock)
+    const received = new Received()
+    streams.attach({ id: 'a', model: 'm', n: 1 }, received.listener)
+    await enqueue(inner, makeJob({ id: 'a', model: 'm', gateway: 'g' }), plenty)
+    await beat(inner, engine, [], 0, 60_000)
+    const claimed = (await claim(inner, engine, wide))[0]!
+    await append(inner, engine, [step(claimed, 0, 2)])
+    await clock.advance(600)
+    assert.equal(held.length, 1)
+    await append(inner, engine, [step(claimed, 2, 5)])
+    await clock.advance(1)
+    held.shift()!()
+    await append(inner, engine, [step(claimed, 5, 6, true)])
+    await clock.advance(1)
+    assertComplete(received, 6)
+  })
+
+  test('a message of an older epoch is not applied', async () => {
+    const clock = new ManualClock()
+    const redis = createEmbeddedRedis(clock)
+    const streams = await Streams.open(redis, 'g', clock)
+    const received = new Received()
+    streams.attach({ id: 'a', model: 'm', n: 1 }, received.listener)
+    await redis.command('HSET', jobKey('m', 'a'), 'st', 'r', 'ep', '20')
+    const say = (epoch: string, from: number, id: number) =>
+      redis.command('PUBLISH', gatewayChannel('g'), JSON.stringify([['a', epoch, [0], [[0, from, [[id, 'x']]]], null]]))
+    await say('20', 0, 1)
+    await say('9', 1, 666)
+    await say('20', 1, 2)
+    await clock.advance(1)
+    assert.deepEqual(received.ids, [[1, 2]])
+  })
+})
