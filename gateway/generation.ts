@@ -67,7 +67,7 @@ export class Generation {
     this.#close()
     const { redis, log } = this.#gateway
     for (const { model, id } of this.#running) {
-      cancel(redis, model, id).catch((error) => log.error({ error, id }, 'cancel failed; the job runs to its end'))
+      cancel(redis, model, id).catch((err) => log.error({ err, id }, 'cancel failed; the job runs to its end'))
     }
   }
 

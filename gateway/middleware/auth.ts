@@ -13,7 +13,8 @@ export function auth({ config }: Gateway): MiddlewareHandler<RequestEnv> {
   return async function auth(c, next) {
     const isOpen = OPEN.has(c.req.path.slice(config.rootPath.length))
     if (accepted.length > 0 && !isOpen) {
-      const key = /^Bearer +(\S+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
+      const bearer = /^Bearer +(\S+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
+      const key = bearer ?? c.req.header('x-api-key') // what some clients know instead
       if (key === undefined) throw unauthorized('No API key was given. Send it as "Authorization: Bearer <key>".')
       const given = digest(key)
       // Every key is compared, so that the time does not tell which one came close.

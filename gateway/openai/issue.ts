@@ -29,9 +29,9 @@ function explain(issue: Issue): string {
   if (!/^(Invalid|Too|Unrec)/.test(issue.message)) return issue.message
   switch (issue.code) {
     case 'too_big':
-      return `must be ${issue.inclusive ? 'at most' : 'below'} ${issue.maximum}${unit(issue.origin)}.`
+      return `must ${size(issue.origin, issue.inclusive ? 'at most' : 'below', issue.maximum)}.`
     case 'too_small':
-      return `must be ${issue.inclusive ? 'at least' : 'above'} ${issue.minimum}${unit(issue.origin)}.`
+      return `must ${size(issue.origin, issue.inclusive ? 'at least' : 'above', issue.minimum)}.`
     case 'invalid_type':
       return issue.input === undefined ? 'is missing.' : `must be ${article(issue.expected)}, not ${kind(issue.input)}.`
     case 'invalid_value':
@@ -41,9 +41,9 @@ function explain(issue: Issue): string {
   }
 }
 
-function unit(origin: string): string {
-  if (origin === 'string') return ' characters long'
-  return origin === 'array' ? ' items long' : ''
+function size(origin: string, relation: string, bound: number | bigint): string {
+  if (origin === 'string') return `have ${relation} ${bound} characters`
+  return origin === 'array' ? `have ${relation} ${bound} items` : `be ${relation} ${bound}`
 }
 
 function article(type: string): string {

@@ -159,9 +159,10 @@ const message = z.discriminatedUnion(
 /** Names the template gets from us: a request may not stand in for them. */
 const OWN_VARIABLES =
   /^(messages|tools|documents|add_generation_prompt|tokenize|chat_template|continue_final_message|conversation|return_\w+|padding|truncation|max_length|\w+_token|raise_exception|range|strftime_now|namespace|loop|__\w*)$/
+const PLAIN_VALUE = 'must be a string, a number, a boolean or null.'
 const templateVariables = optional(
   z
-    .record(z.string(), z.union([z.string().max(1000), z.number(), z.boolean(), z.null()]))
+    .record(z.string(), z.union([z.string().max(1000), z.number(), z.boolean(), z.null()], { error: PLAIN_VALUE }))
     .superRefine((given, context) => {
       const names = Object.keys(given)
       const reserved = names.find((name) => OWN_VARIABLES.test(name))
