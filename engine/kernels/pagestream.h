@@ -44,10 +44,13 @@ enum { PS_ACT_SILU = 0, PS_ACT_GELU_TANH = 1, PS_ACT_GELU = 2 };
 /* ---- library, device, memory --------------------------------------------------------------------------------- */
 
 PS_API int32_t ps_abi_version(void);
+/* Hex SHA-256 of this file as the library was built with it. Op ids follow from it: native/library.ts takes no other. */
+PS_API const char* ps_header_hash(void);
 PS_API const char* ps_last_error(void);
 /* JSON: {"abi","isa","name","cores","numerics"}. `numerics` names what decides the bits: ABI and instruction path. */
 PS_API int32_t ps_device_info(ps_ctx ctx, char* out, int32_t capacity);
-/* options: JSON {"threads":0 = all cores,"isa":"auto"|"plain"|"avx2"|"avx512","debug":false}. With debug every index is checked. */
+/* options: JSON {"threads":0 = all cores,"isa":"auto"|"plain"|"avx2"|"avx512","debug":false}. With debug every index is
+ * checked, and that every tensor lies inside an allocation. */
 PS_API int32_t ps_ctx_create(int32_t device, const char* options, uint64_t* out_ctx);
 PS_API int32_t ps_ctx_destroy(ps_ctx ctx);
 PS_API int32_t ps_mem_info(ps_ctx ctx, uint64_t* out_free, uint64_t* out_total);
@@ -85,13 +88,15 @@ PS_API int32_t ps_embedding(ps_ctx ctx, ps_stream s, ps_ptr out, ps_weight w, ps
  * without residual: out = x / rms(x) * w, out may be x.  x, residual, out: [t, d]  w: f32 [d] */
 PS_API int32_t ps_rms_norm(ps_ctx ctx, ps_stream s, ps_ptr out, ps_ptr x, ps_ptr residual, ps_ptr w, int32_t t, int32_t d, float eps, int32_t dtype);
 /* y = x W^T + bias                                 x: [t, k] rows ldx apart, y: [t, n] rows ldy apart, bias: f32 [n] or 0
- * With a bf16 weight x is rounded to bf16 first; products are summed in fp32. */
+ * ldx, ldy in elements. With a bf16 weight x is rounded to bf16 first; products are summed in fp32. */
 PS_API int32_t ps_linear(ps_ctx ctx, ps_stream s, ps_ptr y, ps_ptr x, ps_weight w, ps_ptr bias, int32_t t, int64_t ldx, int64_t ldy, int32_t dtype);
 /* Rotary embedding (arXiv 2104.09864) in place on the q and k heads of qkv rows [t, (hq + 2 hkv) hd], first `rot`
  * dimensions of each head. cos_sin: f32 [positions, rot] = rot/2 cosines, rot/2 sines. positions: i32 [t]
  * interleaved: pairs are (2i, 2i+1); otherwise (i, i + rot/2). */
 PS_API int32_t ps_rope(ps_ctx ctx, ps_stream s, ps_ptr qkv, ps_ptr positions, ps_ptr cos_sin, int32_t t, int32_t hq, int32_t hkv, int32_t hd, int32_t rot, int32_t interleaved, int32_t dtype);
-/* Writes k and v of each row to slot = block * block_size + offset. Caches: [blocks, hkv, block_size, hd] of kv_dtype. slots: i32 [t] */
+/* Writes k and v of each row to slot = block * block_size + offset. slots: i32 [t]
+ * Caches of kv_dtype: k [blocks, hkv, hd, block_size] (transposed: SIMD lanes are tokens), v [blocks, hkv, block_size, hd].
+ * Only the ops here know that; a block of either is hkv hd block_size elements. */
 PS_API int32_t ps_kv_write(ps_ctx ctx, ps_stream s, ps_ptr k_cache, ps_ptr v_cache, ps_ptr qkv, ps_ptr slots, int32_t t, int32_t hq, int32_t hkv, int32_t hd, int32_t block_size, int32_t dtype, int32_t kv_dtype);
 /* Paged causal attention (arXiv 2309.06180); decode is the case of one query row. Sequence i has query rows
  * query_start[i] .. query_start[i+1], the last of its kv_length[i] positions.
@@ -115,10 +120,12 @@ PS_API int32_t ps_logprobs(ps_ctx ctx, ps_stream s, ps_ptr top_ids, ps_ptr top, 
  *   0 temperature f32 (0: argmax)  1 top_p f32  2 min_p f32  3 repetition f32  4 frequency f32  5 presence f32
  *   6 top_k i32 (0: off)  7 prompt tokens i32  8 seed low u32  9 seed high u32  10 choice u32  11 position u32
  *   12 history begin i32  13 history end i32  14 bias begin i32  15 bias end i32
- * history: i32, the sequence's tokens (prompt, then output) for the penalties; empty range: no penalties.
+ * history: i32, the sequence's tokens (prompt, then output) for the penalties; empty range: no penalties. Repetition
+ * counts prompt and output, as Hugging Face; frequency and presence count output alone, as OpenAI.
  * bias_ids, bias_values: added to the logits; -inf forbids.
  * allowed: one bit per token, u32 [masks, (vocab + 31) / 32], row allowed_row[i] (-1: all); 0 if no row has one.
- * workspace: 8 bytes per vocabulary entry and row. */
+ * workspace: 8 bytes per vocabulary entry and row; afterwards it holds the kept set of each row as {i32 id, f32 weight},
+ * weights proportional to p, ended by id -1 where it is shorter than the vocabulary. */
 PS_API int32_t ps_sample(ps_ctx ctx, ps_stream s, ps_ptr out, ps_ptr logits, ps_ptr params, ps_ptr history, ps_ptr bias_ids, ps_ptr bias_values, ps_ptr allowed, ps_ptr allowed_row, int32_t b, int32_t vocab, ps_ptr workspace);
 
 /* ---- ops end ------------------------------------------------------------------------------------------------- */
