@@ -1,0 +1,112 @@
+// LLM.generate on a real model (stories260K, test/fixtures): the golden texts, alone and in company.
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { after, before, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { LLM, type Message, SamplingParams } from '../../scripts/llm.ts'
+
+const model = fileURLToPath(new URL('../fixtures/stories260K', import.meta.url))
+
+const demo = fileURLToPath(new URL('../../scripts/demo/model', import.meta.url))
+
+type Golden = { prompt: string; ids: number[]; greedy: number[]; full_text: string; finish: string }
+const { prompts: goldens } = JSON.parse(readFileSync(`${model}/golden.json`, 'utf8')) as { prompts: Golden[] }
+const quiet = { use_tqdm: false }
+
+describe('LLM on stories260K', () => {
+  let llm: LLM
+  before(async () => {
+    llm = await LLM.create({ model, dtype: 'float32', max_num_seqs: 16, max_num_batched_tokens: 256 })
+  })
+  after(() => llm.close())
+
+  const greedy = (options = {}) => new SamplingParams({ temperature: 0, max_tokens: 128, ...options })
+
+  test('the golden texts, exactly, in the order of the prompts', async () => {
+    const outputs = await llm.generate(
+      goldens.map(({ prompt }) => prompt),
+      greedy(),
+      quiet,
+    )
+    for (const [i, golden] of goldens.entries()) {
+      const { prompt, prompt_token_ids, outputs: choices } = outputs[i]!
+      assert.equal(prompt, golden.prompt)
+      assert.deepEqual(prompt_token_ids, golden.ids)
+      assert.deepEqual(choices[0].token_ids, golden.greedy)
+      assert.equal(prompt + choices[0].text, golden.full_text)
+    }
+  })
+
+  test('a prompt alone, among others, and with a warm cache gives the same', async () => {
+    const params = new SamplingParams({ temperature: 0.9, top_p: 0.95, seed: 5, max_tokens: 40 })
+    const [alone] = await llm.generate('One day, a little boy named Tim', params, quiet)
+    const crowd = Array.from({ length: 20 }, (_, i) => goldens[i % goldens.length]!.prompt)
+    crowd[7] = 'One day, a little boy named Tim'
+    const among = await llm.generate(crowd, params, quiet)
+    assert.deepEqual(among[7]!.outputs[0].token_ids, alone!.outputs[0].token_ids)
+  })
+
+  test('without a seed every prompt has its own, the same in every run', async () => {
+    const params = new SamplingParams({ temperature: 1, max_tokens: 20, n: 2 })
+    const texts = (await llm.generate(['Once', 'Once'], params, quiet)).flatMap(({ outputs }) =>
+      outputs.map(({ text }) => text),
+    )
+    assert.equal(new Set(texts).size, 4)
+  })
+
+  test('stop strings, log-probabilities and finish reasons', async () => {
+    const [stopped] = await llm.generate('Once upon a time', greedy({ stop: [' Lily'], logprobs: 2 }), quiet)
+    const [choice] = stopped!.outputs
+    assert.equal(choice.text, ', there was a little girl named')
+    assert.equal(choice.finish_reason, 'stop')
+    assert.equal(choice.stop_reason, ' Lily')
+    assert.equal(choice.logprobs?.length, choice.token_ids.length)
+    const first = choice.logprobs![0]!
+    assert.equal(Object.keys(first).length, 2)
+    assert.equal(first[choice.token_ids[0]!]?.rank, 1)
+    const sum = choice.logprobs!.reduce((total, records, i) => total + records[choice.token_ids[i]!]!.logprob, 0)
+    assert.equal(choice.cumulative_logprob, sum)
+    const [long] = await llm.generate({ prompt_token_ids: [1] }, greedy({ max_tokens: 3 }), quiet)
+    assert.equal(long!.outputs[0].finish_reason, 'length')
+    assert.equal(long!.outputs[0].token_ids.length, 3)
+    assert.equal(long!.prompt, null)
+  })
+
+  test('a prompt that does not fit is refused by its number; the LLM goes on', async () => {
+    const long = { prompt_token_ids: new Array(600).fill(5) }
+    await assert.rejects(llm.generate(['Once', long], greedy(), quiet), /^Error: prompt 1: /)
+    assert.equal((await llm.generate('Once', greedy({ max_tokens: 2 }), quiet))[0]!.outputs[0].token_ids.length, 2)
+  })
+
+  test('as many parameters as prompts, or one', async () => {
+    await assert.rejects(
+      llm.generate(['a', 'b'], [greedy()], quiet),
+      /2 prompts need as many SamplingParams or one; there are 1/,
+    )
+  })
+})
+
+test('conversations and texts of several calls share the batch and give the golden answers of the demo model', async () => {
+  type Case = { messages?: Message[]; tools?: unknown[]; prompt: string; prompt_ids: number[]; text: string }
+  const { cases } = JSON.parse(readFileSync(`${demo}/golden.json`, 'utf8')) as { cases: Case[] }
+  assert.ok(cases.length > 10)
+  const llm = new LLM({ model: demo, maxNumSeqs: 16 })
+  const params = new SamplingParams({ temperature: 0, max_tokens: 64 })
+  const outputs = await Promise.all(
+    cases.map(({ messages, tools, prompt }) =>
+      messages
+        ? llm.chat(messages, params, { ...quiet, ...(tools && { tools }) })
+        : llm.generate(prompt, params, quiet),
+    ),
+  )
+  for (const [i, golden] of cases.entries()) {
+    assert.deepEqual(outputs[i]![0]!.prompt_token_ids, golden.prompt_ids)
+    assert.equal(outputs[i]![0]!.outputs[0].text, golden.text)
+  }
+  await llm.close()
+})
+
+test('a model that is not there, or an option that is not known, is one clear line', async () => {
+  await assert.rejects(new LLM({ model: './nowhere' }).generate('x'), /nowhere/)
+  assert.throws(() => new LLM({ model: './x', max_model_lenn: 5 }), /unknown option --max-model-lenn/)
+})
