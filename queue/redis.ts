@@ -34,6 +34,7 @@ export type ConnectOptions = {
 
 export async function connectRedis(url: string, options: ConnectOptions = {}): Promise<Redis> {
   const { commandTimeoutMs = 2000, connectTimeoutMs = 10_000, random = Math.random, onError = () => {} } = options
+  const scripts = options.scripts ?? loadScripts()
   const settings = {
     ...endpoint(url),
     protocol: 2,
@@ -60,13 +61,15 @@ export async function connectRedis(url: string, options: ConnectOptions = {}): P
   try {
     await Promise.all([commands.connect(), subscriber.connect()])
     await checkServer(commands)
+    // Loaded beforehand, so that the first calls keep their order; a restarted server is given each text again on demand.
+    await Promise.all(Object.values(scripts).map(({ text }) => commands.script('LOAD', text)))
   } catch (error) {
     commands.disconnect()
     subscriber.disconnect()
     if (error instanceof RedisUnusable) throw error
     throw new RedisUnusable(`cannot use Redis at ${redact(url)}: ${lastError.message}`, { cause: error })
   }
-  return new ServerRedis(commands, subscriber, options.scripts ?? loadScripts(), onError)
+  return new ServerRedis(commands, subscriber, scripts, onError)
 }
 
 type Endpoint = Pick<RedisOptions, 'path' | 'host' | 'port' | 'db' | 'username' | 'password' | 'tls'>
