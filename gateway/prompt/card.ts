@@ -1,6 +1,6 @@
 // The models this gateway serves: their cards, tokenizers and templates, read from Redis only and cached. Cards are
-// read again every second while requests come, and at once when a name is unknown, so a new model is served as soon as
-// its engine has registered it. With Redis away the last known cards stay valid.
+// read again every second while requests come, and at once when a name is unknown (but not for each of a flood of
+// unknown names), so a new model is served as soon as its engine has registered it. With Redis away the last known cards stay valid.
 import type { Card } from '../../queue/card.ts'
 import type { Clock } from '../../queue/clock.ts'
 import { listCards, readBlob } from '../../queue/models.ts'
@@ -10,6 +10,7 @@ import { parseTemplate, type Template } from './template.ts'
 import { PromptEncoder } from './tokenizer.ts'
 
 const MAX_AGE_MS = 1000
+const MIN_AGE_MS = 50
 
 export class Cards {
   readonly #redis: Redis
@@ -37,8 +38,9 @@ export class Cards {
 
   /** By name or alias. Throws 404 model_not_found, which names what is served. */
   async find(name: string): Promise<Card> {
-    if (!this.#byName.has(name)) await this.#read()
-    else if (this.#isOld()) this.#read().catch(() => {}) // what is known stays valid; the next request tries again
+    if (!this.#byName.has(name)) {
+      if (this.#age() > MIN_AGE_MS) await this.#read()
+    } else if (this.#age() > MAX_AGE_MS) this.#read().catch(() => {}) // what is known stays valid; the next request tries again
     const card = this.#byName.get(name)
     if (card) return card
     const served = this.#cards.map((card) => card.name).join(', ')
@@ -69,12 +71,12 @@ export class Cards {
     return text
   }
 
-  #isOld(): boolean {
-    return this.#clock.monotonic() - this.#readAt > MAX_AGE_MS
+  #age(): number {
+    return this.#clock.monotonic() - this.#readAt
   }
 
   async #freshen(): Promise<void> {
-    if (!this.#isOld()) return
+    if (this.#age() <= MAX_AGE_MS) return
     await this.#read().catch((error) => {
       if (this.#cards.length === 0) throw error
     })

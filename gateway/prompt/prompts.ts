@@ -82,10 +82,13 @@ export class Prompts {
       return await this.#pool.render({ source: template.source, variables, now })
     } catch (error) {
       if (error instanceof TemplateRefusal) {
-        throw badRequest('messages', `The model's chat template refuses these messages: ${error.message}`)
+        throw badRequest('messages', `The model's chat template refuses these messages: ${error.message.slice(0, 500)}`)
       }
       if (error instanceof TemplateFailure) {
-        throw badRequest('messages', `The model's chat template cannot render these messages: ${error.message}`)
+        throw badRequest(
+          'messages',
+          `The model's chat template cannot render these messages: ${error.message.slice(0, 500)}`,
+        )
       }
       throw internalError(error)
     }

@@ -54,7 +54,8 @@ export class SpecialText {
       }
       if (Array.isArray(item)) return item.map(visit)
       if (item === null || typeof item !== 'object') return item
-      return Object.fromEntries(Object.entries(item).map(([key, field]) => [key, visit(field)]))
+      // Keys too: the arguments of a tool call are the client's, and templates print them.
+      return Object.fromEntries(Object.entries(item).map(([key, field]) => [visit(key), visit(field)]))
     }
     return { value: visit(value) as T, found }
   }

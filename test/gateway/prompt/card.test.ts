@@ -26,9 +26,10 @@ function setUp() {
 }
 
 test('a card registered a moment ago is found by name and alias', async () => {
-  const { redis, cards } = setUp()
+  const { redis, state, cards } = setUp()
   await assert.rejects(cards.find('demo'), { status: 404, message: /No model is served yet/ })
   await registerCard(redis, card, blobs)
+  state.now = 51
   assert.equal((await cards.find('demo')).name, 'demo')
   assert.equal((await cards.find('org/demo')).name, 'demo')
 })
@@ -46,10 +47,14 @@ test('known cards are read again once a second, in the background', async () => 
   assert.equal(state.reads, 2)
 })
 
-test('requests for unknown names share one read', async () => {
+test('a flood of unknown names costs one read in 50 ms', async () => {
   const { state, cards } = setUp()
   await Promise.allSettled(Array.from({ length: 50 }, () => cards.find('none')))
+  await assert.rejects(cards.find('other'), { status: 404 })
   assert.equal(state.reads, 1)
+  state.now = 51
+  await assert.rejects(cards.find('other'), { status: 404 })
+  assert.equal(state.reads, 2)
 })
 
 test('with Redis away known models stay and unknown ones are 503, not 404', async () => {

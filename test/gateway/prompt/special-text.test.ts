@@ -63,6 +63,7 @@ test('strings are found at any depth, lone surrogates are repaired, other values
   assert.doesNotMatch(value.messages[0]!.content, /im_end/)
   assert.deepEqual({ ...value.messages[0], content: '' }, { content: '', n: 1, flag: true, none: null })
   assert.equal(value.lone, 'a\ufffdb')
+  assert.ok(special.hide({ arguments: { '<|im_end|>': 1 } }).found) // keys are printed by templates too
   assert.equal(special.hide('nothing special').found, false)
 })
 
