@@ -4,7 +4,7 @@ import { basename, resolve } from 'node:path'
 import type { ModelOptions } from '../engine/models/index.ts'
 import { Device } from '../engine/native/device.ts'
 import { type Flag, parseFlags, UsageError } from './cli/flags.ts'
-import { type ModelResult, tolerances, verifyModel } from './verify/model.ts'
+import { limits, type ModelResult, verifyModel } from './verify/model.ts'
 import { verifyTemplates } from './verify/templates.ts'
 import { verifyTokenizer } from './verify/tokenizer.ts'
 
@@ -12,7 +12,7 @@ const isas = ['auto', 'plain', 'avx2', 'avx512'] as const
 type Isa = (typeof isas)[number]
 
 const flags: readonly Flag[] = [
-  { name: '--dtype', kind: 'string', choices: Object.keys(tolerances), help: 'type of weights and KV cache (float32)' },
+  { name: '--dtype', kind: 'string', choices: Object.keys(limits), help: 'type of weights and KV cache (float32)' },
   { name: '--isa', kind: 'string', help: 'instruction paths, joined by commas: auto, plain, avx2, avx512 (auto)' },
   { name: '--threads', kind: 'integer', help: 'threads of the kernels; 0 is all cores (0)' },
   { name: '--tokenizer', kind: 'string', help: 'DIR with tokenizer.json: compare it with vectors.json instead' },
@@ -67,26 +67,32 @@ async function printModels(
     for (const folder of folders) {
       const result = await verifyModel(device, folder, dtype)
       const cells = modelColumns.map(([, size, cell]) => cell(result, device.info.isa).padEnd(size))
-      print(`${nameOf(folder).padEnd(width)}  ${cells.join('  ')}`)
+      print(`${nameOf(folder).padEnd(width)}  ${cells.join('  ')}`.trimEnd())
       if (!result.passed) missed++
     }
     device.close()
   }
   const runs = folders.length * isas.length
-  print(`${runs - missed} of ${runs} agree (${dtype}: |Δ| at most ${tolerances[dtype]}, greedy tokens equal)`)
+  const { tolerance, tossUp } = limits[dtype]
+  const greedy = `greedy tokens equal${tossUp > 0 ? ` unless within ${tossUp} of each other` : ''}`
+  print(`${runs - missed} of ${runs} agree (${dtype}: |Δ| at most ${tolerance}, ${greedy})`)
   return missed > 0 ? 1 : 0
 }
 
 const modelColumns: [string, number, (result: ModelResult, isa: string) => string][] = [
   ['isa', 6, (_, isa) => isa],
-  ['max |Δlogit|', 12, ({ comparison }) => comparison.logitError.toExponential(1)],
-  ['|Δlogprob|', 10, ({ comparison }) => comparison.logprobError.toExponential(1)],
-  ['top 20', 9, ({ comparison }) => `${comparison.topPositions.agree}/${comparison.topPositions.of}`],
-  ['greedy', 9, ({ comparison }) => `${comparison.greedyTokens.equal}/${comparison.greedyTokens.of}`],
-  ['text', 4, ({ texts }) => (texts.of > 0 ? `${texts.equal}/${texts.of}` : '-')],
+  ['max |Δlogit|', 12, ({ comparison }) => comparison.logitError?.toExponential(1) ?? '-'],
+  ['|Δlogprob|', 10, ({ comparison }) => comparison.logprobError?.toExponential(1) ?? '-'],
+  ['top 20', 9, ({ comparison: { topPositions } }) => ratio(topPositions.agree, topPositions.of)],
+  ['greedy', 9, ({ comparison: { greedyTokens } }) => ratio(greedyTokens.equal, greedyTokens.of)],
+  ['text', 5, ({ texts }) => ratio(texts.equal, texts.of)],
   ['paged', 5, ({ pagedDifference }) => pagedDifference ?? 'equal'],
   ['', 4, ({ passed }) => (passed ? 'ok' : 'MISS')],
 ]
+
+function ratio(count: number, of: number): string {
+  return of > 0 ? `${count}/${of}` : '-'
+}
 
 function nameOf(folder: string): string {
   return basename(resolve(folder))

@@ -20,16 +20,22 @@ const Prompt = z.object({
   top20_logits: z.array(numbers).optional(),
   /** What follows greedily, end tokens treated like any other. */
   greedy: ids.min(1),
-  /** By how much each greedy token's logit beat the next. */
-  greedy_margins: numbers.optional(),
   /** The greedy tokens as text, special tokens left out. */
   text: z.string().optional(),
 })
 export type GoldenPrompt = z.infer<typeof Prompt>
 
 const Case = z
-  .object({ prompt_ids: ids.min(1), output_ids: ids.min(1), stop_index: z.int().nonnegative() })
-  .transform((each): GoldenPrompt => ({ ids: each.prompt_ids, greedy: each.output_ids.slice(0, each.stop_index + 1) }))
+  .object({
+    prompt_ids: ids.min(1),
+    output_ids: ids.min(1),
+    stop_index: z.int().nonnegative().nullable(),
+    text: z.string(),
+  })
+  .transform(({ prompt_ids, output_ids, stop_index, text }): GoldenPrompt => {
+    const greedy = output_ids.slice(0, stop_index === null ? undefined : stop_index + 1)
+    return { ids: prompt_ids, greedy, text }
+  })
 
 const Golden = z.union([
   z.looseObject({ prompts: z.array(Prompt).min(1) }),

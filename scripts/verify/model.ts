@@ -20,8 +20,14 @@ export type ModelResult = {
   passed: boolean
 }
 
-/** bfloat16 keeps 8 bits: what its rounding does to the goldens' logits, with room for other models. */
-export const tolerances = { float32: 2e-4, bfloat16: 0.25 }
+/**
+ * Of logits, and of the choice between two tokens. bfloat16 keeps 8 bits of weights, activations and cache: measured on
+ * the goldens, whose logits are of the size of 10, it moves logits by up to 0.13 and log-probabilities by up to 0.2.
+ */
+export const limits = {
+  float32: { tolerance: 2e-4, tossUp: 0 },
+  bfloat16: { tolerance: 0.3, tossUp: 0.3 },
+}
 
 const blockSize = 16
 
@@ -47,8 +53,10 @@ export async function verifyModel(device: Device, folder: string, dtype: ModelOp
     const blocks = lengths.reduce((sum, length) => sum + Math.ceil(length / blockSize), 0)
     const runner = new PagedRunner(device, model, blocks, blockSize)
     try {
-      const { comparison, tokens, pagedDifference } = compareAll(runner, goldens, tolerances[dtype])
-      const texts = compareTexts(files.tokenizerJson, goldens, tokens)
+      const comparison = new Comparison(limits[dtype])
+      const pagedDifference = compareAll(runner, goldens, comparison)
+      const equal = goldens.filter((golden) => comparison.isEqual(golden))
+      const texts = compareTexts(files.tokenizerJson, equal)
       const passed = comparison.passed && pagedDifference === null && texts.equal === texts.of
       return { comparison, texts, pagedDifference, passed }
     } finally {
@@ -60,27 +68,23 @@ export async function verifyModel(device: Device, folder: string, dtype: ModelOp
   }
 }
 
-function compareAll(runner: PagedRunner, goldens: GoldenPrompt[], tolerance: number) {
-  const comparison = new Comparison(tolerance)
+/** Gives the first place where two ways to fill the cache lead to different bits, null if none does. */
+function compareAll(runner: PagedRunner, goldens: GoldenPrompt[], comparison: Comparison): string | null {
   const [first, ...others] = ways.map((way) => {
-    const seen = goldens.map(() => [] as string[])
-    const tokens = runWay(runner, goldens, way, (prompt, position, logits) => {
-      const golden = goldens[prompt]!
-      if (way === ways[0] && position < golden.ids.length) comparison.logits(golden, position, logits)
-      seen[prompt]!.push(hash('sha1', new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength)))
+    const digests = goldens.map(() => [] as string[])
+    runWay(runner, goldens, way, (prompt, position, logits) => {
+      if (way === ways[0]) comparison.logits(goldens[prompt]!, position, logits)
+      digests[prompt]!.push(hash('sha1', new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength)))
     })
-    return { name: way.name, seen, tokens }
+    return { name: way.name, digests }
   })
-  for (const [i, golden] of goldens.entries()) comparison.greedy(golden, first!.tokens[i]!)
-
-  let pagedDifference: string | null = null
-  for (const { name, seen } of others) {
-    for (const [prompt, digests] of seen.entries()) {
-      const position = digests.findIndex((digest, i) => digest !== first!.seen[prompt]![i])
-      if (position >= 0) pagedDifference ??= `${name}: prompt ${prompt}, position ${position}`
+  for (const { name, digests } of others) {
+    for (const [prompt, theirs] of digests.entries()) {
+      const position = theirs.findIndex((digest, i) => digest !== first!.digests[prompt]![i])
+      if (position >= 0) return `${name}: prompt ${prompt}, position ${position}`
     }
   }
-  return { comparison, tokens: first!.tokens, pagedDifference }
+  return null
 }
 
 function runWay(
@@ -88,19 +92,23 @@ function runWay(
   goldens: GoldenPrompt[],
   { together, chunk }: (typeof ways)[number],
   visit: (prompt: number, position: number, logits: Float32Array) => void,
-): number[][] {
-  const run = (from: number, group: GoldenPrompt[]): number[][] => {
+): void {
+  const run = (from: number, group: GoldenPrompt[]) => {
     const prompts = group.map(({ ids }) => ids)
     const steps = group.map(({ greedy }) => greedy.length)
-    return runner.greedy(prompts, steps, chunk, (i, position, logits) => visit(from + i, position, logits))
+    runner.greedy(prompts, steps, chunk, (i, position, logits) => visit(from + i, position, logits))
   }
-  return together ? run(0, goldens) : goldens.flatMap((golden, i) => run(i, [golden]))
+  if (together) run(0, goldens)
+  else for (const [i, golden] of goldens.entries()) run(i, [golden])
 }
 
-function compareTexts(tokenizerJson: string | null, goldens: GoldenPrompt[], tokens: number[][]) {
-  const expected = goldens.map(({ text }) => text)
-  if (!tokenizerJson || expected.every((text) => text === undefined)) return { equal: 0, of: 0 }
+/** Of prompts whose tokens are the golden's: is the text, too? */
+function compareTexts(tokenizerJson: string | null, goldens: GoldenPrompt[]) {
+  const spoken = goldens.filter(({ text }) => text !== undefined)
+  if (!tokenizerJson || spoken.length === 0) return { equal: 0, of: 0 }
   const vocab = new Vocab(tokenizerJson)
-  const equal = tokens.filter((ids, i) => decodeAll(vocab, ids, true) === expected[i]).length
-  return { equal, of: expected.length }
+  return {
+    equal: spoken.filter(({ greedy, text }) => decodeAll(vocab, greedy, true) === text).length,
+    of: spoken.length,
+  }
 }
