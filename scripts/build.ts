@@ -13,7 +13,7 @@ import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { headerUrl, readHeader } from '../engine/native/header.ts'
-import { libraryName, outputFolder } from '../engine/native/location.ts'
+import { libraryFolders, libraryName, outputFolder } from '../engine/native/location.ts'
 import { dispatchSource, opsHeader } from './kernels/generate.ts'
 import { withLock } from './kernels/lock.ts'
 
@@ -37,7 +37,7 @@ const instructionSets: Record<string, string[]> =
     : { plain: [] }
 
 /** Compiled once, whatever the instruction set: what only moves and keeps things. */
-const isCommon = (file: string) => ['device', 'memory', 'pool', 'weight'].includes(basename(file, '.cpp'))
+const isCommon = (file: string) => ['device', 'dispatch', 'memory', 'pool', 'weight'].includes(basename(file, '.cpp'))
 
 type Unit = { source: string; object: string; flags: string[] }
 
@@ -45,46 +45,62 @@ export type BuildOptions = { log?: (line: string) => void }
 
 /** Returns the path of the library. Rejects with one line that says what to do. */
 export async function buildKernels({ log = () => {} }: BuildOptions = {}): Promise<string> {
+  const version = await compilerVersion()
+  const sources = readSources()
+  // An installation that was built before needs no compiler.
+  const built = libraryFolders().find((folder) => isBuilt(folder, sources.hash, version))
+  if (built) return join(built, libraryName('cpu'))
+  if (version === null) throw new Error(`the C++ compiler ${compiler} is missing; install it: sudo apt-get install g++`)
   const folder = outputFolder()
   return withLock(join(folder, 'lock'), async () => {
-    const began = performance.now()
-    const sources = writeSources(folder)
-    const common = `${await compilerVersion()}\n${commonFlags.concat(numericFlags)}\n${sources.headers}`
-    const units = sources.files.flatMap((source) => unitsOf(source, folder, common))
-    const library = join(folder, libraryName('cpu'))
-    const stamp = join(folder, 'stamp')
-    const wanted = hash(units.map(({ object }) => object).join('\n'))
-    if (existsSync(library) && existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return library
-
-    const missing = units.filter(({ object }) => !existsSync(object))
-    await compileAll(missing, progressLine(log, began))
-    await link(units, library)
-    writeFileSync(stamp, wanted)
-    removeOthers(join(folder, 'objects'), new Set(units.map(({ object }) => object)))
-    const seconds = (performance.now() - began) / 1000
-    log(`built the CPU kernels in ${seconds.toFixed(1)} s (${missing.length} of ${units.length} files compiled)`)
-    return library
+    if (!isBuilt(folder, sources.hash, version)) await build(folder, sources, version, log)
+    return join(folder, libraryName('cpu'))
   })
 }
 
-/** The sources in the order of linking, and the text of all headers. */
-function writeSources(folder: string): { files: string[]; headers: string } {
-  const generated = join(folder, 'generated')
-  mkdirSync(generated, { recursive: true })
-  mkdirSync(join(folder, 'objects'), { recursive: true })
+async function build(folder: string, sources: Sources, version: string, log: (line: string) => void): Promise<void> {
+  const began = performance.now()
+  for (const name of ['generated', 'objects']) mkdirSync(join(folder, name), { recursive: true })
+  for (const [name, text] of Object.entries(sources.generated)) replace(join(folder, 'generated', name), text)
+  const units = [...sources.files, join(folder, 'generated', 'dispatch.cpp')].flatMap((source) =>
+    unitsOf(source, folder, `${version}\n${sources.headers}`),
+  )
+  const missing = units.filter(({ object }) => !existsSync(object))
+  await compileAll(missing, progressLine(log, began))
+  await link(units, join(folder, libraryName('cpu')))
+  replace(join(folder, 'stamp'), stampOf(sources.hash, version))
+  removeOthers(join(folder, 'objects'), new Set(units.map(({ object }) => object)))
+  const seconds = (performance.now() - began) / 1000
+  log(`built the CPU kernels in ${seconds.toFixed(1)} s (${missing.length} of ${units.length} files compiled)`)
+}
+
+function isBuilt(folder: string, sourcesHash: string, version: string | null): boolean {
+  if (!existsSync(join(folder, libraryName('cpu'))) || !existsSync(join(folder, 'stamp'))) return false
+  const stamp = readFileSync(join(folder, 'stamp'), 'utf8')
+  return version === null ? stamp.startsWith(sourcesHash) : stamp === stampOf(sourcesHash, version)
+}
+
+const stampOf = (sourcesHash: string, version: string) => `${sourcesHash}\n${version}\n`
+
+/** hash: of all that the library is made from, but the compiler. */
+type Sources = { files: string[]; generated: Record<string, string>; headers: string; hash: string }
+
+function readSources(): Sources {
   const { prototypes, hash: headerHash } = readHeader()
-  replace(join(generated, 'ops.h'), opsHeader(prototypes))
-  replace(join(generated, 'dispatch.cpp'), dispatchSource(prototypes, headerHash, Object.keys(instructionSets)))
-  const headers = [join(generated, 'ops.h'), ...globSync(`${cpuFolder}*.h`).sort(), `${cpuFolder}../philox.h`]
-  return {
-    files: [join(generated, 'dispatch.cpp'), ...globSync(`${cpuFolder}*.cpp`).sort()],
-    headers: [fileURLToPath(headerUrl), ...headers].map((file) => readFileSync(file, 'utf8')).join('\n'),
+  const generated = {
+    'ops.h': opsHeader(prototypes),
+    'dispatch.cpp': dispatchSource(prototypes, headerHash, Object.keys(instructionSets)),
   }
+  const read = (files: string[]) => files.map((file) => readFileSync(file, 'utf8')).join('\n')
+  const headers = [generated['ops.h'], read(globSync(`${cpuFolder}{,../}*.h`).sort())].join('\n')
+  const files = globSync(`${cpuFolder}*.cpp`).sort()
+  const flags = JSON.stringify([commonFlags, numericFlags, instructionSets])
+  return { files, generated, headers, hash: hash([headers, generated['dispatch.cpp'], read(files), flags].join('\n')) }
 }
 
 function unitsOf(source: string, folder: string, common: string): Unit[] {
-  const includes = [`-I${cpuFolder}`, `-I${cpuFolder}..`, `-I${join(folder, 'generated')}`]
-  const sets = isCommon(source) || basename(source) === 'dispatch.cpp' ? { plain: [] } : instructionSets
+  const includes = [cpuFolder, join(cpuFolder, '..'), join(folder, 'generated')].map((each) => `-I${each}`)
+  const sets = isCommon(source) ? { plain: [] } : instructionSets
   return Object.entries(sets).map(([name, machine]) => {
     const flags = [...commonFlags, ...numericFlags, ...machine, `-DPS_ISA=${name}`, `-DPS_ISA_${name.toUpperCase()}`]
     const key = hash(`${common}\n${flags}\n${readFileSync(source, 'utf8')}`)
@@ -125,11 +141,12 @@ function run(args: string[]): Promise<void> {
   })
 }
 
-async function compilerVersion(): Promise<string> {
+/** null: there is no compiler. */
+async function compilerVersion(): Promise<string | null> {
   try {
     return (await promisify(execFile)(compiler, ['--version'])).stdout.split('\n')[0]!
   } catch {
-    throw new Error('the C++ compiler g++ is missing; install it: sudo apt-get install g++')
+    return null
   }
 }
 
