@@ -6,13 +6,13 @@ import type { MiddlewareHandler } from 'hono'
 import type { Gateway, RequestEnv } from '../context.ts'
 import { ApiError } from '../errors.ts'
 
-const OPEN = new Set(['/health', '/live', '/ready'])
+const PROBES = ['/health', '/live', '/ready']
 
 export function auth({ config }: Gateway): MiddlewareHandler<RequestEnv> {
   const accepted = config.apiKeys.map(digest)
+  const open = new Set(PROBES.map((path) => config.rootPath + path))
   return async function auth(c, next) {
-    const isOpen = OPEN.has(c.req.path.slice(config.rootPath.length))
-    if (accepted.length > 0 && !isOpen) {
+    if (accepted.length > 0 && !open.has(c.req.path)) {
       const bearer = /^Bearer +(\S+)$/i.exec(c.req.header('authorization') ?? '')?.[1]
       const key = bearer ?? c.req.header('x-api-key') // what some clients know instead
       if (key === undefined) throw unauthorized('No API key was given. Send it as "Authorization: Bearer <key>".')

@@ -131,7 +131,7 @@ test('a root path prefixes every route and moves the probes with it', async () =
   const gateway = await app({ rootPath: '/llm', apiKeys: ['sk-key'] })
   assert.equal((await gateway.request('/llm/health')).status, 200)
   assert.equal((await gateway.request('/llm/v1/models', { headers: { authorization: 'Bearer sk-key' } })).status, 200)
-  assert.equal((await gateway.request('/health')).status, 401)
+  for (const path of ['/health', '/abc/health']) assert.equal((await gateway.request(path)).status, 401)
 })
 
 test('browsers of allowed origins may call, others get no CORS headers', async () => {
