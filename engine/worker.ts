@@ -31,21 +31,28 @@ function createHooks(): LoadHooks {
 }
 
 function run(engine: Engine) {
+  let isStale = false // what main knows of the engine, since an abort that no step followed
   for (;;) {
     const seen = control.wakeCount
     for (let next = receiveMessageOnPort(commands); next; next = receiveMessageOnPort(commands)) {
       const command = next.message as Command
       if (command.type === 'close') return
       if (command.type === 'add') engine.add(command.request)
-      else engine.abort(command.id, command.choice)
+      else {
+        engine.abort(command.id, command.choice)
+        isStale = true
+      }
     }
     if (control.isPaused || !engine.hasWork) {
       if (!control.isPaused) engine.checkIntegrity()
+      if (isStale) post({ type: 'step', packet: pack([]), stats: engine.stats() })
+      isStale = false
       control.sleep(seen)
       continue
     }
     const outputs = control.step(() => engine.step())
     post({ type: 'step', packet: pack(outputs), stats: engine.stats() })
+    isStale = false
   }
 }
 

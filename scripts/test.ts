@@ -42,7 +42,10 @@ async function main(): Promise<number> {
   await buildKernels({ log: (line) => console.log(line) })
   const files = testFiles(process.argv.slice(2))
   if (files.length === 0) throw new Error('no test file there')
-  const tests = spawn(process.execPath, ['--test', '--test-concurrency=1', ...files], { cwd: root, stdio: 'inherit' })
+  const tests = spawn(process.execPath, ['--test', '--test-concurrency=1', '--test-timeout=480000', ...files], {
+    cwd: root,
+    stdio: 'inherit',
+  })
   return new Promise((resolve) => tests.on('close', (code) => resolve(code ?? 1)))
 }
 

@@ -1,12 +1,12 @@
 // What a newcomer meets: an answer from one command, and one clear line with a bad exit code for every mistake.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { freePort, root, start, stream } from './processes.ts'
+import { demo, freePort, root, start, stream } from './processes.ts'
 import { serve, spawnServe } from './serve.ts'
 
 /** Runs a command line that is expected to end by itself. */
@@ -62,6 +62,7 @@ test('a model that cannot be read is one clear line', { timeout: 120_000 }, asyn
     assert.match(server.output(), message)
     assert.doesNotMatch(server.output(), /^ +at /m)
   }
+  cpSync(demo, folder, { recursive: true })
   writeFileSync(join(folder, 'config.json'), '{"architectures":["GPT9ForCausalLM"],"model_type":"gpt9"}')
   const server = await spawnServe(t, [folder])
   assert.equal(await server.exited, 1, server.output())
