@@ -1,3 +1,4 @@
+// Whole answers and the jobs behind them, with an engine that says what the test scripted.
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, test } from 'node:test'
 import type { Token } from '../../queue/event.ts'

@@ -1,3 +1,4 @@
+// The process around the app: its port, bytes that are not HTTP, drain.
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { connect } from 'node:net'

@@ -1,3 +1,4 @@
+// What a gateway refuses, and how: status, `param` and message of every bad field, and the limits of a body.
 import assert from 'node:assert/strict'
 import { before, test } from 'node:test'
 import { type App, app, chatBody, post } from './harness.ts'

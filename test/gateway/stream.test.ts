@@ -1,3 +1,4 @@
+// Streams over real sockets: their shape, their failures, clients that hang up or do not read.
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { connect } from 'node:net'

@@ -1,3 +1,4 @@
+// The routes that need no engine, through app.request(): models, probes, keys, errors, CORS, tokenize.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { systemClock } from '../../queue/clock.ts'

@@ -1,3 +1,4 @@
+// Which cards a gateway knows, and how often it asks Redis for them.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Cards } from '../../../gateway/prompt/card.ts'

@@ -1,3 +1,4 @@
+// User text never becomes a special token, and the rest is encoded as if nothing had been hidden.
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'

@@ -1,3 +1,4 @@
+// Chat templates against jinja2 and transformers, and their limits.
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { after, test } from 'node:test'
