@@ -3,6 +3,7 @@
 import { basename, resolve } from 'node:path'
 import type { ModelOptions } from '../engine/models/index.ts'
 import { Device } from '../engine/native/device.ts'
+import { ModelError } from '../engine/weights/source.ts'
 import { type Flag, parseFlags, UsageError } from './cli/flags.ts'
 import { limits, type ModelResult, verifyModel } from './verify/model.ts'
 import { verifyTemplates } from './verify/templates.ts'
@@ -65,10 +66,17 @@ async function printModels(
   for (const isa of isas) {
     const device = Device.open({ backend: 'cpu', threads, isa })
     for (const folder of folders) {
-      const result = await verifyModel(device, folder, dtype)
-      const cells = modelColumns.map(([, size, cell]) => cell(result, device.info.isa).padEnd(size))
-      print(`${nameOf(folder).padEnd(width)}  ${cells.join('  ')}`.trimEnd())
-      if (!result.passed) missed++
+      const name = nameOf(folder).padEnd(width)
+      try {
+        const result = await verifyModel(device, folder, dtype)
+        const cells = modelColumns.map(([, size, cell]) => cell(result, device.info.isa).padEnd(size))
+        print(`${name}  ${cells.join('  ')}`.trimEnd())
+        if (!result.passed) missed++
+      } catch (error) {
+        if (!(error instanceof ModelError)) throw error
+        print(`${name}  ${error.message}`)
+        missed++
+      }
     }
     device.close()
   }

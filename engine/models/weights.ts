@@ -47,7 +47,11 @@ export class Weights {
     const weight = this.#keep(this.#device.weight(sum(parts), k, this.#dtype))
     for (const { tensor, first } of placed) {
       const dtype = sourceDType(tensor)
-      this.#plan.targets.push({ tensor, take: (row, rows, bytes) => weight.load(first + row, rows, bytes, dtype) })
+      const take = (row: number, rows: number, bytes: Uint8Array) => {
+        assertFinite(tensor, row, toFloat32(tensor, bytes.subarray(0, bytes.length / rows)))
+        weight.load(first + row, rows, bytes, dtype)
+      }
+      this.#plan.targets.push({ tensor, take })
     }
     return weight
   }
@@ -57,7 +61,11 @@ export class Weights {
     const placed = this.#place(parts, leaf, (n) => [n])
     const vector = this.#keep(this.#device.alloc([sum(parts)], 'f32'))
     for (const { tensor, first } of placed) {
-      const take = (row: number, _: number, bytes: Uint8Array) => vector.write(toFloat32(tensor, bytes), first + row)
+      const take = (row: number, _: number, bytes: Uint8Array) => {
+        const values = toFloat32(tensor, bytes)
+        assertFinite(tensor, row, values)
+        vector.write(values, first + row)
+      }
       this.#plan.targets.push({ tensor, take })
     }
     return vector
@@ -130,6 +138,11 @@ function sourceDType({ file, name, dtype }: TensorEntry): 'f32' | 'f16' | 'bf16'
   if (dtype === 'F16') return 'f16'
   if (dtype === 'BF16') return 'bf16'
   throw new ModelError(`${file}: tensor ${name} has dtype ${dtype}, which is not supported; supported: F32, F16, BF16`)
+}
+
+/** Vectors are looked at whole, matrices at one row per piece: a broken training or a broken disk shows there too. */
+function assertFinite({ file, name }: TensorEntry, row: number, values: Float32Array): void {
+  if (!values.every(Number.isFinite)) throw new ModelError(`${file}: tensor ${name}, row ${row}: not a finite number`)
 }
 
 function toFloat32(tensor: TensorEntry, bytes: Uint8Array): Float32Array {

@@ -37,10 +37,13 @@ const Case = z
     return { ids: prompt_ids, greedy, text }
   })
 
-const Golden = z.union([
-  z.looseObject({ prompts: z.array(Prompt).min(1) }),
-  z.looseObject({ cases: z.array(Case).min(1) }).transform(({ cases }) => ({ prompts: cases })),
-])
+const Golden = z.union(
+  [
+    z.looseObject({ prompts: z.array(Prompt).min(1) }),
+    z.looseObject({ cases: z.array(Case).min(1) }).transform(({ cases }) => ({ prompts: cases })),
+  ],
+  'expected "prompts", each with ids and greedy tokens',
+)
 
 export function readGolden(folder: string): GoldenPrompt[] {
   const file = join(folder, 'golden.json')
