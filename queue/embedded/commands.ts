@@ -98,7 +98,6 @@ const hashCommands: Record<string, Command> = {
     const hash = keys.hash(key!)
     return fields.map((field) => hash?.get(field) ?? null)
   }),
-  HGETALL: command(1, (keys, [key]) => [...(keys.hash(key!) ?? [])].flat()),
   HVALS: command(1, (keys, [key]) => [...(keys.hash(key!)?.values() ?? [])]),
   HDEL: command(2, (keys, [key, ...fields]) => {
     const hash = keys.hash(key!)
@@ -110,7 +109,7 @@ const hashCommands: Record<string, Command> = {
   HINCRBY: command(3, (keys, [key, field, by]) => {
     const amount = integer(by!)
     const hash = keys.makeHash(key!)
-    const value = integer(hash.get(field!) ?? '0') + amount
+    const value = integer(hash.get(field!) ?? '0', 'ERR hash value is not an integer') + amount
     hash.set(field!, String(value))
     return value
   }),
@@ -119,7 +118,10 @@ const hashCommands: Record<string, Command> = {
 const listCommands: Record<string, Command> = {
   RPUSH: command(2, (keys, [key, ...elements]) => keys.makeList(key!).push(...elements)),
   LLEN: command(1, (keys, [key]) => keys.list(key!)?.length ?? 0),
-  LRANGE: command(3, (keys, [key, start, stop]) => slice(keys.list(key!) ?? [], integer(start!), integer(stop!))),
+  LRANGE: command(3, (keys, [key, first, last]) => {
+    const [start, stop] = [integer(first!), integer(last!)]
+    return slice(keys.list(key!) ?? [], start, stop)
+  }),
 }
 
 const sortedSetCommands: Record<string, Command> = {
@@ -151,26 +153,29 @@ const sortedSetCommands: Record<string, Command> = {
     const [low, high] = [bound(min!), bound(max!)]
     return keys.sortedSet(key!)?.rangeByScore(low, high).length ?? 0
   }),
-  ZRANGE: command(3, (keys, [key, start, stop, ...options]) => {
+  ZRANGE: command(3, (keys, [key, first, last, ...options]) => {
     const withScores = options[0]?.toUpperCase() === 'WITHSCORES'
     if (options.length > (withScores ? 1 : 0)) throw syntaxError()
-    const items = keys.sortedSet(key!)?.range(integer(start!), integer(stop!)) ?? []
+    const [start, stop] = [integer(first!), integer(last!)]
+    const items = keys.sortedSet(key!)?.range(start, stop) ?? []
     return items.flatMap(({ member, score }) => (withScores ? [member, scoreText(score)] : [member]))
   }),
   ZRANGEBYSCORE: command(3, (keys, [key, min, max, ...options]) => {
     const limited = options.length === 3 && options[0]!.toUpperCase() === 'LIMIT'
     if (options.length > 0 && !limited) throw syntaxError()
-    const members = (keys.sortedSet(key!)?.rangeByScore(bound(min!), bound(max!)) ?? []).map(({ member }) => member)
-    if (!limited) return members
-    const [offset, most] = [integer(options[1]!), integer(options[2]!)]
-    return members.slice(offset, most < 0 ? undefined : offset + most)
+    const [offset, most] = limited ? [integer(options[1]!), integer(options[2]!)] : [0, -1]
+    const [low, high] = [bound(min!), bound(max!)]
+    const items = keys.sortedSet(key!)?.rangeByScore(low, high) ?? []
+    if (offset < 0) return []
+    return items.slice(offset, most < 0 ? undefined : offset + most).map(({ member }) => member)
   }),
 }
 
 const streamCommands: Record<string, Command> = {
   XADD: command(4, (keys, [key, id, ...fields]) => {
-    if (fields.length % 2 !== 0) throw new RedisError("ERR wrong number of arguments for 'xadd' command")
     const parsed = parseId(id!, 0)
+    if (fields.length % 2 !== 0) throw new RedisError("ERR wrong number of arguments for 'xadd' command")
+    if (idText(parsed) === '0-0') throw new RedisError('ERR The ID specified in XADD must be greater than 0-0')
     const isNew = !keys.has(key!)
     try {
       keys.makeStream(key!).add(parsed, fields)
@@ -181,9 +186,10 @@ const streamCommands: Record<string, Command> = {
     return idText(parsed)
   }),
   XDEL: command(2, (keys, [key, ...ids]) => {
-    const parsed = ids.map((id) => parseId(id, 0))
     const stream = keys.stream(key!)
-    return stream ? count(parsed.map((id) => stream.delete(id))) : 0
+    if (!stream) return 0
+    const parsed = ids.map((id) => parseId(id, 0))
+    return count(parsed.map((id) => stream.delete(id)))
   }),
   XLEN: command(1, (keys, [key]) => keys.stream(key!)?.length ?? 0),
   XRANGE: command(3, (keys, [key, start, end, ...options]) => {
@@ -192,14 +198,21 @@ const streamCommands: Record<string, Command> = {
     const [from, fromExclusive] = rangeEnd(start!, 0)
     const [to, toExclusive] = rangeEnd(end!, Infinity)
     const most = limited ? integer(options[1]!) : Infinity
-    return (keys.stream(key!)?.range(from, fromExclusive, to, toExclusive, most) ?? []).map(entryReply)
+    const stream = keys.stream(key!)
+    if (!stream) return []
+    return most <= 0 ? null : stream.range(from, fromExclusive, to, toExclusive, most).map(entryReply)
   }),
   XGROUP: command(4, (keys, [verb, key, group, from, ...options]) => {
     if (verb!.toUpperCase() !== 'CREATE') throw new RedisError(`ERR embedded Redis has XGROUP CREATE only, not ${verb}`)
     const makes = options[0]?.toUpperCase() === 'MKSTREAM'
     if (options.length > (makes ? 1 : 0)) throw syntaxError()
     const stream = makes ? keys.makeStream(key!) : keys.stream(key!)
-    if (!stream) throw new RedisError('ERR The XGROUP subcommand requires the key to exist.')
+    if (!stream) {
+      throw new RedisError(
+        'ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option' +
+          ' to create an empty stream automatically.',
+      )
+    }
     stream.createGroup(group!, from!)
     return OK
   }),
@@ -220,7 +233,9 @@ const streamCommands: Record<string, Command> = {
   }),
   XACK: command(3, (keys, [key, group, ...ids]) => {
     const pending = keys.stream(key!)?.groups.get(group!)?.pending
-    return pending ? count(ids.map((id) => pending.delete(idText(parseId(id, 0))))) : 0
+    if (!pending) return 0
+    const texts = ids.map((id) => idText(parseId(id, 0)))
+    return count(texts.map((id) => pending.delete(id)))
   }),
   XPENDING: command(2, (keys, [key, group, ...options]) => {
     if (options.length > 0) throw new RedisError('ERR embedded Redis has XPENDING key group only')

@@ -52,11 +52,20 @@ export function formatGeneral(value: number, precision: number): string {
   if (Number.isInteger(value) && Math.abs(value) < 10 ** precision) return Object.is(value, -0) ? '-0' : String(value)
   if (Number.isNaN(value)) return 'nan'
   if (!Number.isFinite(value)) return value > 0 ? 'inf' : '-inf'
-  const [mantissa, exponent] = value.toExponential(precision - 1).split('e') as [string, string]
+  const [mantissa, exponent] = roundedTo(value, precision).split('e') as [string, string]
   const trim = (text: string) => (text.includes('.') ? text.replace(/\.?0+$/, '') : text)
   const power = Number(exponent)
-  if (power >= -4 && power < precision) return trim(value.toPrecision(precision))
+  if (power >= -4 && power < precision) return trim(Number(`${mantissa}e${power}`).toPrecision(precision))
   return `${trim(mantissa)}e${power < 0 ? '-' : '+'}${String(Math.abs(power)).padStart(2, '0')}`
+}
+
+/** toExponential, but exact ties go to the even digit, as in C; JavaScript takes the larger. */
+function roundedTo(value: number, precision: number): string {
+  const [digits, exponent] = value.toExponential(100).split('e') as [string, string]
+  const kept = precision + digits.indexOf('.')
+  const isTie = /^50*$/.test(digits.slice(kept))
+  if (isTie && Number(digits[kept - 1]) % 2 === 0) return `${digits.slice(0, kept)}e${exponent}`
+  return value.toExponential(precision - 1)
 }
 
 function toNumber(value: LuaValue): number | undefined {

@@ -17,8 +17,8 @@ export class RedisError extends Error {
   override name = 'ReplyError'
 }
 
-export function integer(text: string): number {
-  if (!/^-?\d{1,15}$/.test(text)) throw new RedisError('ERR value is not an integer or out of range')
+export function integer(text: string, complaint = 'ERR value is not an integer or out of range'): number {
+  if (!/^(0|-?[1-9]\d{0,14})$/.test(text)) throw new RedisError(complaint)
   return Number(text)
 }
 

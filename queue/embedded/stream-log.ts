@@ -26,7 +26,6 @@ export class StreamLog {
   }
 
   add(id: StreamId, fields: string[]): void {
-    if (compare(id, zero) === 0) throw new RedisError('ERR The ID specified in XADD must be greater than 0-0')
     if (compare(id, this.#last) <= 0) {
       throw new RedisError('ERR The ID specified in XADD is equal or smaller than the target stream top item')
     }
