@@ -7,7 +7,7 @@ const MAX_TEMPLATE_VARIABLES = 64
 const MAX_LOGIT_BIAS = 1024
 
 const optional = <T extends z.ZodType>(type: T) => type.nullish().transform((value) => value ?? undefined)
-const int = () => z.int()
+const int = z.int
 const number = (low: number, high: number) => z.number().min(low).max(high)
 
 /** Accepted only as absent, null, or what it would mean to leave it out. */
@@ -19,7 +19,7 @@ const refused = (message: string, harmless: (value: unknown) => boolean = () => 
 const isEmpty = (value: unknown) => Array.isArray(value) && value.length === 0
 const unsupported = (what: string) => `${what} is not supported by this server; leave it out.`
 
-export const logitBias = z
+const logitBias = z
   .unknown()
   .optional()
   .transform((value, context): [id: number, bias: number][] => {
