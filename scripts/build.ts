@@ -29,7 +29,7 @@ const instructionSets: Record<string, string[]> =
         plain: [],
         avx2: ['-mavx2', '-mfma', '-mf16c'],
         avx512: [
-          ...['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx512bf16', '-mfma', '-mf16c'],
+          ...['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mfma', '-mf16c'],
           // g++ warns of its own intrinsics: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
           '-Wno-maybe-uninitialized',
         ],

@@ -20,7 +20,8 @@
  *   3. K and V are read back from the cache after rounding, also inside the chunk that wrote them.
  *   4. Sampling: u(seed, choice, position, token) from Philox4x32-10; the token is the argmax of p / -log u over the
  *      kept set, ties to the lowest id; the logarithm is ours (kernels/philox.h), the same in both libraries.
- * Two instruction paths may differ in the last bits; the path is part of the numerics id (ps_device_info). */
+ * The instruction paths of the CPU give equal bits (Linux on x86-64 and arm64); a GPU's differ. The numerics id of
+ * ps_device_info says which devices may continue each other's work. */
 #ifndef PAGESTREAM_H
 #define PAGESTREAM_H
 #include <stdint.h>
@@ -47,7 +48,7 @@ PS_API int32_t ps_abi_version(void);
 /* Hex SHA-256 of this file as the library was built with it. Op ids follow from it: native/library.ts takes no other. */
 PS_API const char* ps_header_hash(void);
 PS_API const char* ps_last_error(void);
-/* JSON: {"abi","isa","name","cores","numerics"}. `numerics` names what decides the bits: ABI and instruction path. */
+/* JSON: {"abi","isa","name","cores","numerics"}. `numerics`: equal on devices that give equal bits. */
 PS_API int32_t ps_device_info(ps_ctx ctx, char* out, int32_t capacity);
 /* options: JSON {"threads":0 = all cores,"isa":"auto"|"plain"|"avx2"|"avx512","debug":false}. With debug every index is
  * checked, and that every tensor lies inside an allocation. */

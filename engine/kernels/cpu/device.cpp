@@ -8,6 +8,9 @@
 
 #include "dispatch.h"
 
+/* The numerics id: counted up whenever an op's bits change. All instruction sets give the same (simd.h). */
+static constexpr int kNumerics = 1;
+
 static thread_local char last_error[480] = "";
 
 int32_t report(const char* function, const Error& error) {
@@ -36,19 +39,9 @@ static bool machine_has(const char* isa) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (!strcmp(isa, "avx512"))
     return machine_has("avx2") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bf16");
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #endif
   return !strcmp(isa, "plain");
-}
-
-/* vdpbf16ps need not round alike on the processors of two makers, so the maker is part of the numerics id. */
-static const char* maker(const char* isa) {
-#if defined(__x86_64__)
-  if (!strcmp(isa, "avx512")) return __builtin_cpu_is("intel") ? "-intel" : __builtin_cpu_is("amd") ? "-amd" : "-other";
-#endif
-  (void)isa;
-  return "";
 }
 
 /* The value of "name" in one flat JSON object of numbers, booleans and strings without escapes: our own caller's. */
@@ -108,8 +101,8 @@ int32_t ps_device_info(ps_ctx ctx, char* out, int32_t capacity) {
   return guarded("ps_device_info", [&] {
     Context& c = context(ctx);
     const int length = snprintf(
-        out, capacity, "{\"abi\":%d,\"isa\":\"%s\",\"name\":\"%s\",\"cores\":%d,\"numerics\":\"cpu%d-%s%s\"}",
-        PS_ABI_VERSION, c.isa, processor_name().c_str(), c.pool.threads(), PS_ABI_VERSION, c.isa, maker(c.isa));
+        out, capacity, "{\"abi\":%d,\"isa\":\"%s\",\"name\":\"%s\",\"cores\":%d,\"numerics\":\"cpu%d\"}",
+        PS_ABI_VERSION, c.isa, processor_name().c_str(), c.pool.threads(), kNumerics);
     if (length >= capacity) throw Error(PS_E_INVALID, "capacity is %d, the text takes %d", capacity, length + 1);
   });
 }

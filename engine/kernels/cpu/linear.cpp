@@ -106,8 +106,8 @@ static void compute(const Job& job, int begin, int end, int first, int last) {
 
 /* x as the bf16 kernels read it: rounded, in pairs. */
 static void round_pairs(const float* x, int k, XPair* out) {
-  for (int i = 0; i + 1 < k; i += 2) out[i / 2] = make_pair(x[i], x[i + 1]);
-  if (k % 2) out[k / 2] = make_pair(x[k - 1], 0);
+  auto rounded = [](float value) { return to_float(from_float<Bf16>(value)); };
+  for (int i = 0; i < k; i += 2) out[i / 2] = {rounded(x[i]), i + 1 < k ? rounded(x[i + 1]) : 0};
 }
 
 void linear(Context& ctx, ps_ptr y, ps_ptr x, ps_weight handle, ps_ptr bias, int32_t t, int64_t ldx, int64_t ldy,

@@ -36,6 +36,13 @@ inline void store(float* p, Vec a, int n) {
   for (int i = 0; i < n; i++) p[i] = part[i];
 }
 
+#if defined(PS_ISA_AVX512) || defined(PS_ISA_AVX2)
+/* acc + w.even x.even + w.odd x.odd */
+inline Vec dot(Vec acc, const WeightPair& w, const XPair& x) {
+  return fma(w.odd, set1(x.odd), fma(w.even, set1(x.even), acc));
+}
+#endif
+
 /* e^x after Cephes: x = n ln 2 + r, |r| <= ln 2 / 2, relative error below 2e-7. 0 below -87.3, infinity above 88.0. */
 inline Vec exp(Vec x) {
   constexpr float kLow = -87.3f, kHigh = 88.0f;

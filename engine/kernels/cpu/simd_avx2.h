@@ -75,12 +75,5 @@ inline WeightPair load_pair(const Bf16* p) {
   return {{_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))},
           {_mm256_castsi256_ps(_mm256_and_si256(low, top)), _mm256_castsi256_ps(_mm256_and_si256(high, top))}};
 }
-inline XPair make_pair(float even, float odd) {
-  return {to_float(from_float<Bf16>(even)), to_float(from_float<Bf16>(odd))};
-}
-/* acc + w.even x.even + w.odd x.odd */
-inline Vec dot(Vec acc, const WeightPair& w, const XPair& x) {
-  return fma(w.odd, set1(x.odd), fma(w.even, set1(x.even), acc));
-}
 
 }  // namespace PS_ISA

@@ -84,11 +84,8 @@ struct XPair {
 inline WeightPair load_pair(const Bf16* p) {
   return {each([&](int i) { return to_float(p[2 * i]); }), each([&](int i) { return to_float(p[2 * i + 1]); })};
 }
-inline XPair make_pair(float even, float odd) {
-  return {to_float(from_float<Bf16>(even)), to_float(from_float<Bf16>(odd))};
-}
 /* acc + w.even x.even + w.odd x.odd. A product of two bf16 is exact in f32, so this rounds as a fused one does. */
-inline Vec dot(Vec acc, WeightPair w, XPair x) {
+inline Vec dot(Vec acc, const WeightPair& w, const XPair& x) {
   return each([&](int i) { return (acc.lane[i] + w.even.lane[i] * x.even) + w.odd.lane[i] * x.odd; });
 }
 
