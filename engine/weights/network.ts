@@ -63,7 +63,7 @@ export async function persist<T>(
   what: string,
   network: Network,
   attempt: (signal: AbortSignal, pulse: Pulse) => Promise<T>,
-  signal = new AbortController().signal,
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<T> {
   for (let failures = 1; ; failures++) {
     try {
