@@ -1,5 +1,6 @@
 // From a checkpoint to something that computes logits: the one place that knows which architecture is which file.
 // Called by the engine, scripts/llm.ts and scripts/verify.ts.
+import assert from 'node:assert/strict'
 import type { Device } from '../native/device.ts'
 import type { Commands, KvLayer } from '../native/ops.ts'
 import type { Tensor } from '../native/tensor.ts'
@@ -70,7 +71,10 @@ export async function createModel(
     return {
       config,
       weightBytes: weights.bytes,
-      forward: (commands, batch, kv) => compute({ commands, batch }, kv),
+      forward(commands, batch, kv) {
+        assert(batch.tokens <= options.maxTokens && batch.logitCount <= options.maxLogits, 'the step is too large')
+        return compute({ commands, batch }, kv)
+      },
       kvBytesPerBlock: (blockSize) => layers * 2 * heads.kv * blockSize * heads.size * (kvDtype === 'f32' ? 4 : 2),
       allocateKv: (blocks, blockSize) =>
         Array.from({ length: layers }, () => ({
