@@ -116,6 +116,24 @@ for (const [name, sampling] of Object.entries(samplings)) {
   })
 }
 
+test('not only the ids: log-probabilities are the same to the last bit', () => {
+  const asked = request('r', prompt, { maxTokens: 30, ignoreEos: true, temperature: 1, seed: '3', logprobs: 4 })
+  const records = (changes: Partial<EngineOptions>, crowd: SequenceRequest[], times = 1) => {
+    const engine = stories.engine(changes)
+    for (const other of crowd) engine.add(other)
+    const runs = range(times).map(() => {
+      engine.add(asked)
+      return tokensOf(drain(engine)).flatMap(({ id, logprobs }) => (id === 'r' ? [logprobs] : []))
+    })
+    return runs.at(-1)
+  }
+  const expected = records({}, [])
+  assert.equal(expected?.flat().length, 30 * 5)
+  assert.deepEqual(records({}, others(32)), expected)
+  assert.deepEqual(records({ maxNumBatchedTokens: 7, maxNumSeqs: 4 }, []), expected)
+  assert.deepEqual(records({}, [], 2), expected)
+})
+
 test('the choices of a request equal requests of their own', () => {
   const sampling = samplings['four choices']!
   const four = alone(sampling)
