@@ -1,5 +1,8 @@
 // Starts a Redis server for this process alone, when one is installed: on a unix socket in a folder of its own, so that
 // it needs no port and no password and nobody else can reach it. `npm start` uses it, and the tests do.
+//
+// The server lives as long as a pipe from this process is open. A shell watches the pipe, so that the server ends with
+// us even after kill -9; in a session of its own it does not hear a Ctrl-C before we have drained.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync, constants, existsSync, mkdtempSync, rmSync } from 'node:fs'
@@ -18,9 +21,13 @@ export type RedisServerOptions = {
   clock?: Clock
 }
 
-export type RedisServer = { url: string; pid: number; close(): Promise<void> }
+export type RedisServer = { url: string; close(): Promise<void> }
 
 const START_MS = 10_000
+
+/** $0 and $@ are the server's command line. Descriptor 3 is the pipe: sh gives /dev/null to what runs in the background. */
+const whilePipeIsOpen =
+  'exec 3<&0; "$0" "$@" 3<&- & server=$!; { cat <&3 >/dev/null; kill $server; } 2>/dev/null & wait $server'
 
 /** Null when neither redis-server nor valkey-server is on the path. */
 export async function startRedisServer(options: RedisServerOptions): Promise<RedisServer | null> {
@@ -32,13 +39,11 @@ export async function startRedisServer(options: RedisServerOptions): Promise<Red
   const storage = options.directory
     ? ['--dir', options.directory, '--appendonly', 'yes', '--appendfsync', 'everysec']
     : ['--dir', folder, '--appendonly', 'no']
-  const child = spawn(
-    program,
-    ['--port', '0', '--unixsocket', socket, '--unixsocketperm', '700', '--save', '', '--daemonize', 'no']
-      .concat(storage)
-      .concat(options.args ?? []),
-    { stdio: ['ignore', 'pipe', 'pipe'] },
-  )
+  const args = ['--port', '0', '--unixsocket', socket, '--unixsocketperm', '700', '--save', '', '--daemonize', 'no']
+  const child = spawn('/bin/sh', ['-c', whilePipeIsOpen, program, ...args, ...storage, ...(options.args ?? [])], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    detached: true,
+  })
   let output = ''
   const note = (chunk: Buffer) => {
     output = (output + chunk.toString()).slice(-2000)
@@ -46,13 +51,9 @@ export async function startRedisServer(options: RedisServerOptions): Promise<Red
   child.stdout.on('data', note)
   child.stderr.on('data', note)
   const ended = once(child, 'exit').catch(() => {})
-  // A child must not outlive its parent, however that ends; a killed parent leaves it, but on a socket nobody knows.
-  const kill = () => child.kill('SIGKILL')
-  process.once('exit', kill)
 
   const close = async () => {
-    process.off('exit', kill)
-    child.kill('SIGTERM')
+    child.stdin.end()
     await ended
     rmSync(folder, { recursive: true, force: true })
   }
@@ -64,7 +65,7 @@ export async function startRedisServer(options: RedisServerOptions): Promise<Red
     }
     await clock.sleep(10)
   }
-  return { url: `unix://${socket}`, pid: child.pid!, close }
+  return { url: `unix://${socket}`, close }
 }
 
 function find(path: string): string | undefined {

@@ -33,8 +33,12 @@ local returned = false
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', heldKey(engine), '-inf', digits(now - GRACE_MS))) do
   if not held[id] then
     local job = loadJob(id)
-    requeueJob(id, job, job.attempts)
-    returned = true
+    if job then
+      requeueJob(id, job, job.attempts)
+      returned = true
+    else
+      redis.call('ZREM', heldKey(engine), id)
+    end
   end
 end
 if returned then redis.call('PUBLISH', bell, '') end

@@ -20,13 +20,15 @@ local touched = 0
 for _, engine in ipairs(redis.call('ZRANGEBYSCORE', engines, '-inf', digits(now))) do
   for _, id in ipairs(redis.call('ZRANGE', heldKey(engine), 0, -1)) do
     local job = loadJob(id)
-    local attempts = job.attempts + 1
-    if attempts >= MOST_STRIKES then
-      failJob(id, job, '{"code":"request_failed","message":"the engines running this request stopped ' .. attempts .. ' times"}')
-    else
-      requeueJob(id, job, attempts)
+    if job then
+      local attempts = job.attempts + 1
+      if attempts >= MOST_STRIKES then
+        failJob(id, job, '{"code":"request_failed","message":"the engines running this request stopped ' .. attempts .. ' times"}')
+      else
+        requeueJob(id, job, attempts)
+      end
+      touched = touched + 1
     end
-    touched = touched + 1
   end
   redis.call('DEL', heldKey(engine))
   redis.call('ZREM', engines, engine)
@@ -34,7 +36,11 @@ end
 if touched > 0 then redis.call('PUBLISH', bell, '') end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', digits(now), 'LIMIT', 0, BATCH)) do
-  failJob(id, loadJob(id), '{"code":"capacity_timeout","message":"no engine was free before the deadline of the request"}')
-  touched = touched + 1
+  local job = loadJob(id)
+  redis.call('ZREM', deadlines, id)
+  if job then
+    failJob(id, job, '{"code":"capacity_timeout","message":"no engine was free before the deadline of the request"}')
+    touched = touched + 1
+  end
 end
 return touched

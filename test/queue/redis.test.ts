@@ -1,4 +1,8 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { rmSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { systemClock } from '../../queue/clock.ts'
 import { append, beat, claim } from '../../queue/consume.ts'
@@ -28,7 +32,19 @@ async function startServer(t: TestContext, ...args: string[]) {
     t.after(() => streams.close())
     return streams
   }
-  return { server, connect, open }
+  return { connect, open }
+}
+
+async function processId(redis: Redis): Promise<number> {
+  return Number(/process_id:(\d+)/.exec(String(await redis.command('INFO', 'server')))?.[1])
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
 }
 
 test('a URL that is none and a server that is not there are named in one line', async () => {
@@ -55,6 +71,24 @@ describe('a real server', { skip: installed === null && noServer }, () => {
     await assert.rejects(testServer({ args: ['--no-such-option', 'x'] }), /did not start[\s\S]*no-such-option/)
   })
 
+  test('a server ends with the process that started it, even if that is killed', async () => {
+    const program = `
+      import { startRedisServer } from ${JSON.stringify(new URL('../../queue/server.ts', import.meta.url).href)}
+      const { url } = await startRedisServer({ path: process.env.PATH })
+      console.log(url)
+      setInterval(() => {}, 1000)`
+    const owner = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const url = String((await once(owner.stdout, 'data'))[0]).trim()
+    const redis = await connectRedis(url)
+    const pid = await processId(redis)
+    await redis.close()
+    owner.kill('SIGKILL')
+    await until(() => !isAlive(pid))
+    rmSync(dirname(url.replace('unix://', '')), { recursive: true })
+  })
+
   test('scripts are loaded again after the server forgot them', async (t) => {
     const { connect } = await startServer(t)
     const redis = await connect()
@@ -64,9 +98,10 @@ describe('a real server', { skip: installed === null && noServer }, () => {
   })
 
   test('a frozen server fails commands within their timeout and is used again when it wakes', async (t) => {
-    const { server, connect } = await startServer(t)
+    const { connect } = await startServer(t)
     const redis = await connect({ commandTimeoutMs: 200 })
-    process.kill(server.pid, 'SIGSTOP')
+    const pid = await processId(redis)
+    process.kill(pid, 'SIGSTOP')
     const start = systemClock.monotonic()
     await Promise.all([
       assert.rejects(poolState(redis, 'm'), /timed out/i),
@@ -74,7 +109,7 @@ describe('a real server', { skip: installed === null && noServer }, () => {
     ])
     const waited = systemClock.monotonic() - start
     assert.ok(waited >= 190 && waited < 1000, `${waited} ms`)
-    process.kill(server.pid, 'SIGCONT')
+    process.kill(pid, 'SIGCONT')
     for (;;) {
       const pong = await redis.command('PING').catch(() => null)
       if (pong) break
