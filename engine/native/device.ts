@@ -24,6 +24,7 @@ export class Device {
   readonly library: Library
   readonly context: number
   readonly info: DeviceInfo
+  readonly #tensors = new Set<HostTensor>()
   #isOpen = true
 
   static open({ backend, threads, isa = 'auto', debug = false }: DeviceOptions): Device {
@@ -50,10 +51,12 @@ export class Device {
     const pointer = new BigUint64Array(1)
     // An empty tensor has an address too.
     this.library.call('ps_malloc', this.context, Math.max(bytes, 1), pointer)
-    const free = (address: number) => {
-      if (this.#isOpen) this.library.call('ps_free', this.context, address)
-    }
-    return new HostTensor(Number(pointer[0]), shape, dtype, free)
+    const tensor: HostTensor = new HostTensor(Number(pointer[0]), shape, dtype, (address) => {
+      this.#tensors.delete(tensor)
+      this.library.call('ps_free', this.context, address)
+    })
+    this.#tensors.add(tensor)
+    return tensor
   }
 
   upload(array: Int32Array | Float32Array | Uint32Array, shape: number[] = [array.length]): Tensor {
@@ -78,6 +81,7 @@ export class Device {
   close(): void {
     if (!this.#isOpen) return
     this.#isOpen = false
+    for (const tensor of this.#tensors) tensor.free()
     this.library.call('ps_ctx_destroy', this.context)
   }
 

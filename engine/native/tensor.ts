@@ -1,6 +1,6 @@
 // Device memory with a shape, and matrices packed for the linear op. A tensor may be larger than what an op uses of it.
-// On the CPU read() and write() go through a view of the memory itself, nothing is copied twice; a view taken before
-// free() must not be used after it.
+// On the CPU read() and write() go through a view of the memory itself, nothing is copied twice. free() detaches the
+// view: arrays that read() gave are then empty, not windows on memory of others.
 import koffi from 'koffi'
 import type { Device, DType } from './device.ts'
 
@@ -77,6 +77,7 @@ export class HostTensor implements Tensor {
 
   free(): void {
     if (!this.#memory || !this.#release) return
+    this.#memory.transfer(0)
     this.#memory = null
     this.#release(this.pointer)
   }
