@@ -104,6 +104,8 @@ class EngineProcess {
   #daemon: Daemon | null = null
   #health: { close(): Promise<void> } | null = null
   #state: 'loading' | 'ready' | 'draining' = 'loading'
+  #begun: Promise<void> | null = null
+  #closed: Promise<void> | null = null
   #stalled = false
   #beatAt = Number.NEGATIVE_INFINITY
 
@@ -125,7 +127,13 @@ class EngineProcess {
     this.#health = await startHealth(probes, { host: metricsHost, port: metricsPort })
   }
 
-  async run() {
+  /** Resolves when the engine takes work. */
+  run(): Promise<void> {
+    this.#begun = this.#begin()
+    return this.#begun
+  }
+
+  async #begin() {
     const { thread, config, clock, log, facts, vocab, card } = this.#parts
     const begun = clock.monotonic()
     const stats = await thread.ready
@@ -148,7 +156,7 @@ class EngineProcess {
       onFailure: (error) => exit(log, 'the output of the engine is inconsistent', error),
     })
     await this.#daemon.start()
-    this.#state = 'ready'
+    if (this.#state === 'loading') this.#state = 'ready'
     const { capacity, device, dtype, numerics } = facts
     const seconds = (clock.monotonic() - begun) / 1000
     log.info(
@@ -157,9 +165,16 @@ class EngineProcess {
     )
   }
 
-  async close() {
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close() {
     const { config, thread, log } = this.#parts
     this.#state = 'draining'
+    if (!thread.isReady) await thread.close()
+    await this.#begun?.catch(() => {})
     log.info({ running: this.#daemon?.held ?? 0 }, 'engine draining')
     await this.#daemon?.drain(config.shutdownTimeout * 1000)
     await this.#heart?.close()

@@ -80,7 +80,8 @@ export class EngineThread implements EngineVerbs {
     this.opened = opened.promise
     this.ready = ready.promise
     this.#exited = exited.promise
-    // Whoever waits for `opened` hears of a failure there; `ready` may not be awaited yet.
+    // A failure is told to whoever waits; nobody has to.
+    this.opened.catch(() => {})
     this.ready.catch(() => {})
     this.#worker.on('message', (message: FromEngine) => {
       if (message.type === 'step') this.#receive(message.packet, message.stats)
@@ -97,7 +98,17 @@ export class EngineThread implements EngineVerbs {
       ready.reject(error)
       if (this.#isReady) options.onFailure(error)
     })
-    this.#worker.on('exit', () => exited.resolve())
+    this.#worker.on('exit', () => {
+      // Only news to those who still wait for the model.
+      const ended = new Error('the engine thread was closed')
+      opened.reject(ended)
+      ready.reject(ended)
+      exited.resolve()
+    })
+  }
+
+  get isReady(): boolean {
+    return this.#isReady
   }
 
   onStep(listener: StepListener) {

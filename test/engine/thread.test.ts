@@ -14,13 +14,17 @@ const stories = fileURLToPath(new URL('../fixtures/stories260K', import.meta.url
 async function start(t: TestContext, options: { model?: string } = {}) {
   await buildKernels()
   const failures: Error[] = []
+  const { promise: failed, resolve: fail } = Promise.withResolvers<Error>()
   const config = parseEngineConfig({ model: stories, threads: 1, maxNumSeqs: 8, maxNumBatchedTokens: 64, ...options })
   const thread = new EngineThread({
     config,
     settings: {} as never,
     onProgress: () => {},
     onWarning: () => {},
-    onFailure: (error) => failures.push(error),
+    onFailure: (error) => {
+      failures.push(error)
+      fail(error)
+    },
   })
   t.after(() => thread.close())
   const outputs: StepOutput[] = []
@@ -34,7 +38,7 @@ async function start(t: TestContext, options: { model?: string } = {}) {
   const until = async (holds: () => boolean) => {
     while (!holds()) await new Promise<void>((resolve) => (wake = resolve))
   }
-  return { thread, outputs, failures, until, stats: () => stats }
+  return { thread, outputs, failures, failed, until, stats: () => stats }
 }
 
 function request(id: string, options: Partial<Sampling> = {}) {
@@ -100,4 +104,11 @@ test('a model that cannot be read is told before it is ready', async (t) => {
   await assert.rejects(thread.opened, /nowhere/)
   await assert.rejects(thread.ready, /nowhere/)
   assert.deepEqual(failures, [])
+})
+
+test('an exception in the thread is a failure of the engine, and close does not wait for it', async (t) => {
+  const { thread, failed } = await start(t)
+  await thread.ready
+  thread.add({ ...request('a'), prompt: null as never })
+  assert.ok((await failed) instanceof TypeError)
 })
