@@ -1,6 +1,6 @@
-// Who computes how many tokens in the next step: continuous batching under a token budget (Orca, vLLM), with prompts
-// cut in chunks that fill what the decodes leave. Pure: no tensors, no clock. engine.ts calls schedule(), computes the
-// slices, and tells what came of them by advance() and finish().
+// Who computes how many tokens in the next step: continuous batching (Orca) under a token budget, with prompts cut in
+// chunks that fill what the decodes leave (arXiv 2308.16369). Pure: no tensors, no clock. engine.ts calls schedule(),
+// computes the slices, and tells what came of them by advance() and finish().
 //
 // A sequence is admitted with blocks for all its known tokens, so that only decoding ever needs another one. When there
 // is none, the last of the running (lowest class, then latest arrival) gives its blocks up and waits again, to be

@@ -235,6 +235,7 @@ test('resumed ids are computed with the prompt and sampling goes on behind them'
 })
 
 test('in a random load with aborts everything ends, nothing leaks and outputs are those of a run alone', () => {
+  const seen = { preemptions: 0, prefixHits: 0 }
   for (let seed = 0; seed < 12; seed++) {
     const roll = dice(seed)
     const options = {
@@ -261,6 +262,8 @@ test('in a random load with aborts everything ends, nothing leaks and outputs ar
       aborted.add(victim)
     }
     simulation.run()
+    seen.preemptions += simulation.scheduler.counts.preemptions
+    seen.prefixHits += simulation.scheduler.counts.prefixHits
     for (const each of requests.filter(({ id }) => !aborted.has(id)).slice(0, 10)) {
       const alone = new Simulation({ maxModelLen: 80 })
       alone.add(each)
@@ -269,4 +272,5 @@ test('in a random load with aborts everything ends, nothing leaks and outputs ar
         assert.deepEqual(simulation.outputs.get(name), ids, `seed ${seed} ${name}`)
     }
   }
+  assert.ok(seen.preemptions > 20 && seen.prefixHits > 200, JSON.stringify(seen))
 })
