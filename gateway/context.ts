@@ -31,6 +31,8 @@ export type GatewayOptions = {
   log?: Log
   /** More text for /metrics: that of an engine in the same process. */
   extraMetrics?: () => Promise<string>
+  /** Why requests would only wait though Redis answers, or null: an engine in the same process is still loading. */
+  obstacle?: () => string | null
 }
 
 export type Gateway = Required<GatewayOptions> & {
@@ -58,6 +60,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   return {
     log: silent,
     extraMetrics: async () => '',
+    obstacle: () => null,
     ...options,
     random,
     cards,

@@ -11,14 +11,14 @@ import type { Redis } from '../queue/redis.ts'
 import { Streams } from '../queue/stream.ts'
 import { createRoutes } from './app.ts'
 import type { GatewayConfig } from './config.ts'
-import { createGateway, type Gateway, type Log } from './context.ts'
+import { createGateway, type Gateway, type GatewayOptions } from './context.ts'
 import { ApiError, unavailable } from './errors.ts'
 
 /** How often drain looks whether the last request has ended. */
 const DRAIN_POLL_MS = 20
 
 export type GatewayServer = { port: number; close(): Promise<void> }
-export type StartOptions = { log?: Log; extraMetrics?: () => Promise<string> }
+export type StartOptions = Pick<GatewayOptions, 'log' | 'extraMetrics' | 'obstacle'>
 
 /** Rejects with one clear line when the address cannot be had. */
 export async function startGateway(

@@ -95,8 +95,9 @@ function specialTexts(fields: Record<string, unknown>): Record<string, string> {
 }
 
 /**
- * Small files count by content. Weight files count by the store's ETag; where there is none (a plain folder) by their
- * header and the first bytes of every tensor, which any training changes, so that start-up does not read them twice.
+ * Small files count by content, weight files by their header and the first bytes of every tensor, which any training
+ * changes: start-up does not read them twice, and a model has one revision wherever it is loaded from, so that engines
+ * of one pool may load it from a folder, from S3 and from the hub.
  */
 async function hashManifest(
   source: Source,
@@ -106,11 +107,10 @@ async function hashManifest(
 ): Promise<string> {
   const weightFiles = new Set([...tensors.values()].map((tensor) => tensor.file))
   const manifest = createHash('sha256')
-  for (const { name, bytes, etag } of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
+  for (const { name, bytes } of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
     const text = texts.get(name)
     if (text !== undefined) manifest.update(`${name} ${createHash('sha256').update(text).digest('hex')}\n`)
-    else if (weightFiles.has(name))
-      manifest.update(`${name} ${bytes} ${etag ?? (await sampleTensors(source, name, tensors))}\n`)
+    else if (weightFiles.has(name)) manifest.update(`${name} ${bytes} ${await sampleTensors(source, name, tensors)}\n`)
   }
   return manifest.digest('hex')
 }

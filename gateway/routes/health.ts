@@ -1,5 +1,5 @@
-// What probes, scrapers and load balancers ask. /live: the process answers. /health: Redis answers too. /ready: and it
-// is not draining.
+// What probes, scrapers and load balancers ask. /live: the process answers. /health: Redis answers too, and nothing in
+// this process is still loading (as with vLLM, so that probes written for it hold). /ready: and it is not draining.
 import { readFileSync } from 'node:fs'
 import type { Context } from 'hono'
 import { poolState } from '../../queue/models.ts'
@@ -22,13 +22,13 @@ export function live(c: Context<RequestEnv>): Response {
 }
 
 export async function health(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
-  await checkRedis(gateway)
+  await checkHealth(gateway)
   return c.body(null, 200)
 }
 
 export async function ready(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
   if (gateway.draining) throw unavailable('shutting_down', 'This gateway is shutting down.', 1000)
-  await checkRedis(gateway)
+  await checkHealth(gateway)
   return c.body(null, 200)
 }
 
@@ -48,7 +48,9 @@ export async function metrics(c: Context<RequestEnv>, gateway: Gateway): Promise
   return c.body(text, 200, { 'content-type': metrics.registry.contentType })
 }
 
-async function checkRedis({ redis, clock }: Gateway): Promise<void> {
+async function checkHealth({ redis, clock, obstacle }: Gateway): Promise<void> {
+  const reason = obstacle()
+  if (reason !== null) throw unavailable('not_ready', reason, 1000)
   const timeout = Promise.withResolvers<never>()
   const stop = clock.after(PROBE_TIMEOUT_MS, () => timeout.reject(new Error('Redis does not answer')))
   try {

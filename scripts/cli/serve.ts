@@ -40,7 +40,13 @@ export async function run(argv: string[]): Promise<number> {
   const level = (values.logLevel as string | undefined) ?? 'warn'
   let engine: RunningEngine | null = null
   const extraMetrics = async () => (await engine?.metrics()) ?? ''
-  const gateway = await launchGateway(gatewayOptions, queue.redis, { log: createLog('gateway', level), extraMetrics })
+  // The port is taken first: that it is occupied should be known before a model is loaded.
+  const obstacle = () => (engine ? null : 'The model is still loading.')
+  const gateway = await launchGateway(gatewayOptions, queue.redis, {
+    log: createLog('gateway', level),
+    extraMetrics,
+    obstacle,
+  })
   engine = await launchEngine(engineConfig(engineValues, queue.url), queue.redis, level)
   if (!model) log('no model was given, so the demo model answers: it knows little, see scripts/demo/README.md')
   log(`ready in ${((performance.now() - began) / 1000).toFixed(1)} s`)

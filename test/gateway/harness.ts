@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { createApp } from '../../gateway/app.ts'
 import { GatewayConfig } from '../../gateway/config.ts'
-import { type GatewayServer, startGateway } from '../../gateway/main.ts'
+import { type GatewayServer, type StartOptions, startGateway } from '../../gateway/main.ts'
 import type { Card } from '../../queue/card.ts'
 import { systemClock } from '../../queue/clock.ts'
 import { append, beat, claim, doorbell, type EngineIdentity } from '../../queue/consume.ts'
@@ -171,11 +171,22 @@ export async function app(config: Partial<GatewayConfig> = {}, model: Card = car
   return appOn(redis, config)
 }
 
-export async function appOn(redis: Redis, config: Partial<GatewayConfig> = {}): Promise<App> {
+export async function appOn(
+  redis: Redis,
+  config: Partial<GatewayConfig> = {},
+  options: StartOptions = {},
+): Promise<App> {
   // Tests that never generate need no events: a stream that is closed keeps no timer running.
   const streams = await Streams.open(redis, 'test', systemClock)
   await streams.close()
-  return createApp({ config: GatewayConfig.parse(config), redis, streams, clock: systemClock, name: 'test' })
+  return createApp({
+    config: GatewayConfig.parse(config),
+    redis,
+    streams,
+    clock: systemClock,
+    name: 'test',
+    ...options,
+  })
 }
 
 export function post(body: unknown, headers: Record<string, string> = {}): RequestInit {

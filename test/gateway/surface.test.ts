@@ -121,6 +121,19 @@ test('health and ready are 503 when Redis does not answer, live stays 200', asyn
   assert.equal((await broken.request('/v1/models')).status, 503)
 })
 
+test('health and ready are 503 while an engine in the same process is loading', async () => {
+  let loading: string | null = 'The model is still loading.'
+  const gateway = await appOn(createEmbeddedRedis(systemClock), {}, { obstacle: () => loading })
+  for (const path of ['/health', '/ready']) {
+    const response = await gateway.request(path)
+    assert.equal(response.status, 503, path)
+    assert.equal((await errorOf(response)).message, loading)
+  }
+  assert.equal((await gateway.request('/live')).status, 200)
+  loading = null
+  assert.equal((await gateway.request('/ready')).status, 200)
+})
+
 test('metrics show the pool of every card', async () => {
   const text = await (await (await app()).request('/metrics')).text()
   for (const name of ['queued', 'running', 'engines', 'desired', 'last_use_seconds']) {
