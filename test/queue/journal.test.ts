@@ -155,6 +155,21 @@ await onBothServers('the journal', (world) => {
     assert.match(JSON.parse(messages[0]!)[0][4].message, /malformed/)
   })
 
+  test('epochs grow even where the clock of Redis went back, and keep all their digits', async () => {
+    const { model, engine } = await claimOne(world)
+    const later = [
+      ['7899999999999998', '7899999999999999'],
+      ['7899999999999999', '7900000000000000'],
+      ['9999999999999999', '10000000000000000'],
+      ['123456789012345678909', '123456789012345678910'],
+    ]
+    for (const [i, [before, after]] of later.entries()) {
+      await enqueue(world.redis, makeJob({ id: `later${i}`, model }), plenty)
+      await world.redis.command('HSET', jobKey(model, `later${i}`), 'ep', before!)
+      assert.equal((await claim(world.redis, engine, wide))[0]?.epoch, after)
+    }
+  })
+
   test('a zombie is fenced, and the next engine continues from the journal under a higher epoch', async () => {
     const { model, engine, claimed, journal } = await claimOne(world)
     await append(world.redis, engine, [step(claimed, 0, 3)])

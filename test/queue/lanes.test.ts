@@ -104,12 +104,12 @@ await onBothServers('the lanes', (world) => {
 
   test('resumed jobs go before new ones of their class, not before a better class', async () => {
     const { add, claims, resume } = pool(world)
-    await add('a')
+    for (const id of ['a', 'b', 'c']) await add(id)
+    await resume(0)
     await resume(1)
-    await add('b')
+    await add('d')
     await add('urgent', { class: 0 })
-    await add('c')
-    assert.equal(await claims(), 'urgent a b c')
+    assert.equal(await claims(), 'urgent a b c d')
   })
 
   test('without a lease nothing is claimed', async () => {

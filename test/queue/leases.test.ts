@@ -124,10 +124,12 @@ await onBothServers('leases', (world) => {
 
   test('an engine that wakes after its lease claims nothing before it beats', async () => {
     const { model, engine } = await runningJob(world)
+    await enqueue(world.redis, makeJob({ id: 'b', model }), plenty)
     await world.pass(LEASE_MS + 10)
+    assert.deepEqual(await claim(world.redis, engine, wide), [])
     await reap(world.redis, model)
     assert.deepEqual(await claim(world.redis, engine, wide), [])
     assert.deepEqual(await beat(world.redis, engine, ['a'], 1, LEASE_MS), { cancelled: ['a'] })
-    assert.equal((await claim(world.redis, engine, wide)).length, 1)
+    assert.equal((await claim(world.redis, engine, wide)).length, 2)
   })
 })

@@ -82,6 +82,31 @@ await onBothServers('streams', (world) => {
     await streams.close()
   })
 
+  test('the end of one choice that was lost is fetched before the request is done', async () => {
+    let lose = false
+    const { engine, claimed, received, streams } = await streaming(world, {
+      n: 2,
+      redis: losing(world.redis, () => lose),
+    })
+    const { epoch } = claimed
+    const whole = (choice: number) => ({ choice, from: 0, tokens: tokens(0, 2), finish: stop })
+    lose = true
+    await append(world.redis, engine, [{ id: 'a', epoch, choices: [whole(1)] }])
+    await world.pass(5)
+    lose = false
+    await append(world.redis, engine, [{ id: 'a', epoch, choices: [whole(0)], usage }])
+    await world.until(() => received.ended !== null)
+    assert.deepEqual(
+      [received.texts, received.finished],
+      [
+        ['é0 é1 .', 'é0 é1 .'],
+        ['stop', 'stop'],
+      ],
+    )
+    assert.deepEqual([received.violations, received.ended?.type], [[], 'done'])
+    await streams.close()
+  })
+
   test('lost messages are made up for by the next message, and at the end by the poll', async () => {
     let lose = false
     const { engine, claimed, received, streams } = await streaming(world, { redis: losing(world.redis, () => lose) })
@@ -154,7 +179,10 @@ await onBothServers('streams', (world) => {
     await world.until(() => received.ids[0]?.length === 4)
     await loseTail(2)
     const again = await claimBySecond()
-    const choices = [{ choice: 0, from: 2, tokens: [token(2), token(77), token(78)] }]
+    await append(world.redis, second, [step(again, 2, 3)])
+    await world.pass(20)
+    assert.deepEqual([received.ended], [null], 'so far it is the same text')
+    const choices = [{ choice: 0, from: 3, tokens: [token(77), token(78)] }]
     await append(world.redis, second, [{ id: 'a', epoch: again.epoch, choices }])
     await world.until(() => received.ended !== null)
     assert.equal(received.ended?.type === 'failed' && received.ended.code, 'internal_error')
@@ -257,8 +285,9 @@ describe('streams on a clock', () => {
     const clock = new ManualClock()
     const inner = createEmbeddedRedis(clock)
     const held: (() => void)[] = []
+    let lose = false
     const slow: Redis = {
-      ...losing(inner, () => false),
+      ...losing(inner, () => lose),
       script: async (name, keys, args) => {
         const reply = await inner.script(name, keys, args)
         if (name === 'fetch') await new Promise<void>((resolve) => held.push(resolve))
@@ -276,14 +305,24 @@ describe('streams on a clock', () => {
     await clock.advance(600)
     assert.equal(held.length, 1)
     await append(inner, engine, [step(claimed, 2, 5)])
+    lose = true
+    await append(inner, engine, [step(claimed, 5, 6)])
+    await clock.advance(1)
+    lose = false
+    await append(inner, engine, [step(claimed, 6, 7)])
+    await clock.advance(1)
+    assert.equal(received.ids[0]?.length, 5)
+    held.shift()!()
     await clock.advance(1)
     held.shift()!()
-    await append(inner, engine, [step(claimed, 5, 6, true)])
     await clock.advance(1)
-    assertComplete(received, 6)
+    assert.equal(received.ids[0]?.length, 7, 'the gap was seen while the first answer was awaited')
+    await append(inner, engine, [step(claimed, 7, 8, true)])
+    await clock.advance(1)
+    assertComplete(received, 8)
   })
 
-  test('a message of an older epoch is not applied', async () => {
+  test('a message of an older epoch is not applied, and an older state of Redis not believed', async () => {
     const clock = new ManualClock()
     const redis = createEmbeddedRedis(clock)
     const streams = await Streams.open(redis, 'g', clock)
@@ -291,11 +330,22 @@ describe('streams on a clock', () => {
     streams.attach({ id: 'a', model: 'm', n: 1 }, received.listener)
     await redis.command('HSET', jobKey('m', 'a'), 'st', 'r', 'ep', '20')
     const say = (epoch: string, from: number, id: number) =>
-      redis.command('PUBLISH', gatewayChannel('g'), JSON.stringify([['a', epoch, [0], [[0, from, [[id, 'x']]]], null]]))
+      redis.command(
+        'PUBLISH',
+        gatewayChannel('g'),
+        JSON.stringify([['a', epoch, [from], [[0, from, [[id, 'x']]]], null]]),
+      )
     await say('20', 0, 1)
     await say('9', 1, 666)
     await say('20', 1, 2)
     await clock.advance(1)
     assert.deepEqual(received.ids, [[1, 2]])
+    await redis.command('HSET', jobKey('m', 'a'), 'ep', '9')
+    await redis.command('RPUSH', journalKey('m', 'a', 0), '[1,"x"]', '[2,"x"]')
+    await clock.advance(600)
+    await say('9', 2, 666)
+    await say('20', 2, 3)
+    await clock.advance(1)
+    assert.deepEqual(received.ids, [[1, 2, 3]])
   })
 })
