@@ -22,23 +22,34 @@ import { makeEngine, makeJob, plenty } from '../queue/jobs.ts'
 const LEASE_MS = 300
 const LENGTH = 40
 
+/** Throws before or after what it runs took effect, as a broken connection does; or neither. */
+type Mishap = () => 'before' | 'after' | null
+const none: Mishap = () => null
+
 /** One engine process: what main.ts puts together. */
-async function startEngine(redis: Redis, clock: Clock, id: string) {
+async function startEngine(redis: Redis, clock: Clock, id: string, mishap = none) {
   const identity = makeEngine('m', { id })
   const engine = new EngineDouble()
   let isDead = false
-  /** A dead process says nothing any more. */
-  const alive = <T>(run: () => Promise<T>): Promise<T> => (isDead ? new Promise<T>(() => {}) : run())
+  const attempt = async <T>(run: () => Promise<T>): Promise<T> => {
+    if (isDead) return new Promise<T>(() => {}) // a dead process says nothing any more
+    const trouble = mishap()
+    if (trouble === 'before') throw new Error('Command timed out')
+    const result = await run()
+    if (trouble === 'after') throw new Error('Command timed out')
+    return result
+  }
   const queue: Queue = {
-    claim: (room) => alive(() => claim(redis, identity, room)),
-    append: (step) => alive(() => append(redis, identity, step)),
+    claim: (room) => attempt(() => claim(redis, identity, room)),
+    append: (step) => attempt(() => append(redis, identity, step)),
     release: (held) => release(redis, identity, held),
-    reap: () => alive(() => reap(redis, 'm')),
+    reap: () => attempt(() => reap(redis, 'm')),
     doorbell: (ring) => doorbell(redis, 'm', ring),
     control: (on) => control(redis, identity.id, on),
     onReconnect: () => () => {},
   }
   const fail = (error: Error) => assert.fail(error)
+  const onError = mishap === none ? fail : () => {}
   const beat = new Beat({
     redis,
     identity,
@@ -52,7 +63,6 @@ async function startEngine(redis: Redis, clock: Clock, id: string) {
     onStalled: () => assert.fail('stalled'),
     onError: fail,
   })
-  await beat.started
   const capacity = { blocks: 100, blockSize: 16, kvTokens: 1600, maxModelLength: 1600 }
   const daemon = new Daemon({
     queue,
@@ -65,23 +75,19 @@ async function startEngine(redis: Redis, clock: Clock, id: string) {
     limits: { maxNumSeqs: 8, kvTokens: 1600, blockSize: 16 },
     stats: engine.stats(),
     leaseMs: LEASE_MS,
-    onError: fail,
+    onError,
     onFailure: fail,
   })
+  await beat.started
   await daemon.start()
   const kill = async () => {
     isDead = true
     await beat.close()
   }
-  return {
-    engine,
-    daemon,
-    beat,
-    kill,
-    get isDead() {
-      return isDead
-    },
+  const step = async () => {
+    if (!isDead && !engine.isPaused) await engine.step()
   }
+  return { engine, daemon, step, kill, isDead: () => isDead }
 }
 
 async function startWorld() {
@@ -123,8 +129,8 @@ test('the work of an engine that dies is finished by another, token for token', 
   const second = await startEngine(redis, clock, 'second')
   for (let i = 0; i < 100; i++) {
     if (i === 13) await first.kill()
-    if (!first.isDead) await first.engine.step()
-    await second.engine.step()
+    await first.step()
+    await second.step()
     await clock.advance(20)
   }
   for (const job of jobs) {
@@ -181,3 +187,48 @@ test('a job sent while no engine runs is answered when one starts', async () => 
   await clock.advance(10)
   assert.deepEqual(tokensOf(events.get('a')!).ids, whole(job.prompt))
 })
+
+for (let seed = 1; seed <= 12; seed++) {
+  test(`a mixture of deaths, drains and lost replies loses and repeats nothing (seed ${seed})`, async () => {
+    const random = generator(seed)
+    const { clock, redis, events, send } = await startWorld()
+    const mishap: Mishap = () => (random() < 0.85 ? null : random() < 0.5 ? 'before' : 'after')
+    let lives = 0
+    const start = () => startEngine(redis, clock, `life ${lives++}`, mishap)
+    const engines = [await start(), await start()]
+    const jobs = []
+    for (let turn = 0; turn < 400; turn++) {
+      if (turn < 100 && turn % 10 === 0) jobs.push(await send(String.fromCharCode(97 + turn / 10), 1 + (turn % 3)))
+      const i = Math.floor(random() * engines.length)
+      if (turn % 60 === 30) {
+        if (random() < 0.5) await engines[i]!.kill()
+        else {
+          await Promise.all([engines[i]!.daemon.drain(50), clock.advance(400)])
+          await engines[i]!.kill()
+        }
+        engines[i] = await start()
+      }
+      for (const engine of engines) if (random() < 0.9) await engine.step()
+      await clock.advance(10 + 30 * random())
+    }
+    for (const { id, prompt, sampling } of jobs) {
+      const seen = events.get(id)!
+      for (let choice = 0; choice < sampling.n; choice++) {
+        assert.deepEqual(tokensOf(seen, choice).ids, whole(prompt, choice), `job ${id}, choice ${choice}`)
+      }
+      assert.equal(seen.at(-1)?.type, 'done')
+    }
+    assert.equal((await poolState(redis, 'm')).running, 0)
+  })
+}
+
+/** mulberry32 */
+function generator(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
