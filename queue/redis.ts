@@ -5,7 +5,7 @@
 // or fails, within `commandTimeoutMs`; while the connection is down new ones fail at once. Commands in flight when it
 // breaks are sent again after it heals: every script of ours may be repeated.
 import { Redis as Connection, type RedisOptions } from 'ioredis'
-import { RedisUnusable } from './errors.ts'
+import { RedisUnreachable, RedisUnusable } from './errors.ts'
 import { loadScripts, type ScriptName, type Scripts } from './scripts.ts'
 
 /** Bulk strings and statuses are both Buffers. */
@@ -47,7 +47,7 @@ export async function connectRedis(url: string, options: ConnectOptions = {}): P
     maxRetriesPerRequest: null,
     autoResubscribe: false,
     enableAutoPipelining: true,
-    retryStrategy: (attempt: number) => Math.min(10 * 2 ** Math.min(attempt - 1, 7), 1000) * (0.5 + random()),
+    retryStrategy: (attempt: number) => 10 * 2 ** Math.min(attempt - 1, 5) * (0.5 + random()),
   } satisfies RedisOptions
   const commands = new Connection(settings)
   const subscriber = new Connection({ ...settings, enableAutoPipelining: false })
@@ -126,6 +126,7 @@ class ServerRedis implements Redis {
   }
 
   command(name: string, ...args: Argument[]): Promise<Reply> {
+    if (this.#commands.status !== 'ready') return Promise.reject(new RedisUnreachable())
     // The named method, not callBuffer: automatic pipelining drops callBuffer's first argument (ioredis 6.0).
     const methods = this.#commands as unknown as Record<string, ((...args: Argument[]) => Promise<Reply>) | undefined>
     const method = methods[`${name.toLowerCase()}Buffer`]

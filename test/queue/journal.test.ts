@@ -143,6 +143,7 @@ await onBothServers('the journal', (world) => {
     ])
     await world.until(() => messages.length === 1)
     assert.deepEqual(JSON.parse(messages[0]!)[0][4], failed)
+    assert.equal(String(await world.redis.command('HGET', jobKey(model, 'a'), 'st')), 'f')
     assert.equal((await poolState(world.redis, model)).running, 0)
   })
 
