@@ -259,7 +259,8 @@ export class Daemon {
     if (job.failed) this.#options.engine.abort(job.job.id)
     else this.#options.engine.forget(job.job.id)
     this.#forget(job)
-    this.#claim()
+    // What did not fit before may fit now.
+    this.#ring()
   }
 
   #forget(job: Outbox) {
