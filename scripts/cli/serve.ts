@@ -5,6 +5,7 @@ import { demoModel, engineConfig, gatewayConfig, modelOf } from './configure.ts'
 import { launchEngine } from './engine.ts'
 import { parseFlags } from './flags.ts'
 import { launchGateway } from './gateway.ts'
+import { greeting } from './greeting.ts'
 import { formatHelp } from './help.ts'
 import { createLog, log } from './log.ts'
 import { findQueue } from './queue.ts'
@@ -50,31 +51,11 @@ export async function run(argv: string[]): Promise<number> {
   engine = await launchEngine(engineConfig(engineValues, queue.url), queue.redis, level)
   if (!model) log('no model was given, so the demo model answers: it knows little, see scripts/demo/README.md')
   log(`ready in ${((performance.now() - began) / 1000).toFixed(1)} s`)
-  process.stdout.write(greeting(`http://${reachable(gatewayOptions.host)}:${gateway.port}`, engine.card.name))
+  process.stdout.write(greeting(gatewayOptions, gateway.port, engine.card))
 
   await stopped
   await gateway.close()
   await engine.close()
   await queue.close()
   return 0
-}
-
-function reachable(host: string): string {
-  return host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
-}
-
-function greeting(url: string, model: string): string {
-  const question = 'What is PagedAttention?'
-  const body = JSON.stringify({ model, stream: true, messages: [{ role: 'user', content: question }] })
-  return `
-Serving ${model} on ${url}  (Ctrl-C to stop)
-
-  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
-    -d '${body}'
-
-  import OpenAI from 'openai'
-  const client = new OpenAI({ baseURL: '${url}/v1', apiKey: 'not-needed' })
-  console.log(await client.chat.completions.create({ model: '${model}', messages: [{ role: 'user', content: '${question}' }] }))
-
-`
 }
