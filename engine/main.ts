@@ -176,7 +176,9 @@ class EngineProcess {
     if (!thread.isReady) await thread.close()
     await this.#begun?.catch(() => {})
     log.info({ running: this.#daemon?.held ?? 0 }, 'engine draining')
-    await this.#daemon?.drain(config.shutdownTimeout * 1000)
+    await this.#daemon?.drain(config.shutdownTimeout * 1000).catch((error) => {
+      log.warn({ err: error }, 'could not give jobs back; they move when the lease has run out')
+    })
     await this.#heart?.close()
     await thread.close()
     await this.#health?.close()

@@ -146,11 +146,12 @@ export class LLM {
 
   /** Gives the model's memory back. Requests that still run are rejected. */
   async close(): Promise<void> {
-    const { engine, close } = await this.#loaded
-    for (const id of this.#pending.keys()) engine.abort(id)
+    const loaded = await this.#loaded.catch(() => null)
+    if (!loaded) return
+    for (const id of this.#pending.keys()) loaded.engine.abort(id)
     this.#rejectAll(new Error('the LLM was closed'))
     await this.#pumping
-    close()
+    loaded.close()
   }
 
   async #run(
