@@ -10,7 +10,7 @@ import { formatHelp } from './help.ts'
 import { createLog, loadingProgress, log } from './log.ts'
 import { connectQueue } from './queue.ts'
 import { engineFlags, ignoredFlags, processFlags, sharedFlags } from './server-flags.ts'
-import { firstSignal } from './signals.ts'
+import { watchSignals } from './signals.ts'
 
 const groups = [...engineFlags, sharedFlags, processFlags, ignoredFlags]
 
@@ -32,12 +32,13 @@ export async function run(argv: string[]): Promise<number> {
   for (const warning of parsed.warnings) log(warning)
   const url = parsed.values.redis as string | undefined
   const config = engineConfig({ ...parsed.values, model }, url ?? null)
-  const stopped = firstSignal(log)
+  const signals = watchSignals(log)
   const queue = await connectQueue(url)
   const engine = await launchEngine(config, queue.redis, (parsed.values.logLevel as string | undefined) ?? 'info')
+  signals.serving()
   log(`engine serves ${engine.card.name}`)
 
-  await stopped
+  await signals.stopped
   await engine.close()
   await queue.close()
   return 0

@@ -9,7 +9,7 @@ import { formatHelp } from './help.ts'
 import { createLog, log } from './log.ts'
 import { connectQueue } from './queue.ts'
 import { gatewayFlags, processFlags, sharedFlags } from './server-flags.ts'
-import { firstSignal } from './signals.ts'
+import { watchSignals } from './signals.ts'
 
 const groups = [gatewayFlags, sharedFlags, processFlags]
 
@@ -25,14 +25,15 @@ export async function run(argv: string[]): Promise<number> {
   if (positional[0]) throw new UsageError(`a gateway takes no model ("${positional[0]}"): it learns them from Redis`)
   for (const warning of warnings) log(warning)
   const config = gatewayConfig(values)
-  const stopped = firstSignal(log)
+  const signals = watchSignals(log)
   const queue = await connectQueue(values.redis as string | undefined)
   const gateway = await launchGateway(config, queue.redis, {
     log: createLog('gateway', (values.logLevel as string | undefined) ?? 'info'),
   })
+  signals.serving()
   log(`gateway on http://${config.host}:${gateway.port}`)
 
-  await stopped
+  await signals.stopped
   await gateway.close()
   await queue.close()
   return 0

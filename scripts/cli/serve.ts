@@ -10,7 +10,7 @@ import { formatHelp } from './help.ts'
 import { createLog, log } from './log.ts'
 import { findQueue } from './queue.ts'
 import { engineFlags, gatewayFlags, ignoredFlags, processFlags, sharedFlags } from './server-flags.ts'
-import { firstSignal } from './signals.ts'
+import { watchSignals } from './signals.ts'
 
 const groups = [gatewayFlags, ...engineFlags, sharedFlags, processFlags, ignoredFlags]
 
@@ -35,7 +35,7 @@ export async function run(argv: string[]): Promise<number> {
   engineConfig(engineValues, null) // a wrong flag is told before anything is started
   for (const warning of warnings) log(warning)
 
-  const stopped = firstSignal(log)
+  const signals = watchSignals(log)
   const queue = await findQueue(values.redis as string | undefined, process.env.PATH ?? '', systemClock)
   log(`queue: ${queue.description}`)
   const level = (values.logLevel as string | undefined) ?? 'warn'
@@ -51,9 +51,10 @@ export async function run(argv: string[]): Promise<number> {
   engine = await launchEngine(engineConfig(engineValues, queue.url), queue.redis, level)
   if (!model) log('no model was given, so the demo model answers: it knows little, see scripts/demo/README.md')
   log(`ready in ${((performance.now() - began) / 1000).toFixed(1)} s`)
+  signals.serving()
   process.stdout.write(greeting(gatewayOptions, gateway.port, engine.card))
 
-  await stopped
+  await signals.stopped
   await gateway.close()
   await engine.close()
   await queue.close()

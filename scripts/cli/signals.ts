@@ -1,23 +1,34 @@
-// SIGTERM and SIGINT: the first begins a drain, a second one ends the process at once.
+// SIGTERM and SIGINT: while a server starts they end it; when it serves the first begins a drain and a second one ends
+// the process at once.
 
 /** npm and terminals deliver one Ctrl-C twice within a moment. */
 const echoMs = 500
 
-/** Resolves at the first signal; from then on another one exits. */
-export function firstSignal(log: (line: string) => void): Promise<void> {
-  return new Promise((resolve) => {
-    let first = 0
-    const onSignal = (signal: NodeJS.Signals) => {
-      if (first === 0) {
-        first = performance.now()
-        log(`${signal}: finishing what runs; once more to stop at once`)
-        resolve()
-      } else if (performance.now() - first > echoMs) {
-        log(`${signal}: stopped at once`)
-        process.exit(1)
-      }
+export type Signals = {
+  /** From now on a signal means a drain. */
+  serving(): void
+  /** Resolves at the first signal after serving(). */
+  stopped: Promise<void>
+}
+
+export function watchSignals(log: (line: string) => void): Signals {
+  const stopped = Promise.withResolvers<void>()
+  let isServing = false
+  let first: number | null = null
+  const onSignal = (signal: NodeJS.Signals) => {
+    if (isServing && first === null) {
+      first = performance.now()
+      log(`${signal}: finishing what runs; once more to stop at once`)
+      stopped.resolve()
+    } else if (first === null || performance.now() - first > echoMs) {
+      log(`${signal}: stopped at once`)
+      process.exit(1)
     }
-    process.on('SIGTERM', onSignal)
-    process.on('SIGINT', onSignal)
-  })
+  }
+  process.on('SIGTERM', onSignal)
+  process.on('SIGINT', onSignal)
+  const serving = () => {
+    isServing = true
+  }
+  return { serving, stopped: stopped.promise }
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -36,6 +36,29 @@ test('serve answers over SSE, tells how to talk to it, and drains on SIGTERM', {
   assert.ok(finished.done, 'a stream under way is finished before the process ends')
   assert.equal(finished.chunks.at(-1)?.usage?.completion_tokens, 300)
   assert.equal(await server.exited, 0, server.output())
+})
+
+test('a signal while serve starts ends it at once', { timeout: 60_000 }, async (t) => {
+  const silentStore = createServer()
+  await new Promise<void>((resolve) => silentStore.listen(0, '127.0.0.1', resolve))
+  const sockets = new Set<Socket>()
+  const asked = new Promise<void>((resolve) => {
+    silentStore.on('connection', (socket) => {
+      sockets.add(socket)
+      resolve()
+    })
+  })
+  t.after(() => {
+    for (const socket of sockets) socket.destroy()
+    silentStore.close()
+  })
+  const endpoint = `http://127.0.0.1:${(silentStore.address() as AddressInfo).port}`
+  const env = { AWS_ACCESS_KEY_ID: 'id', AWS_SECRET_ACCESS_KEY: 'secret', AWS_REGION: 'us-east-1' }
+  const server = await spawnServe(t, ['s3://models/demo', '--s3-endpoint', endpoint], env)
+  await asked
+  server.child.kill('SIGTERM')
+  assert.equal(await server.exited, 1)
+  assert.match(server.output(), /SIGTERM: stopped at once/)
 })
 
 test('an occupied port is one clear line', { timeout: 60_000 }, async (t) => {
