@@ -36,12 +36,15 @@ inline void store(float* p, Vec a, int n) {
   for (int i = 0; i < n; i++) p[i] = part[i];
 }
 
-#if defined(PS_ISA_AVX512) || defined(PS_ISA_AVX2)
-/* acc + w.even x.even + w.odd x.odd */
-inline Vec dot(Vec acc, const WeightPair& w, const XPair& x) {
-  return fma(w.odd, set1(x.odd), fma(w.even, set1(x.even), acc));
-}
+/* fma of numbers that are bf16: their product is exact in f32, so a rounded sum is the same and, without an instruction
+ * for it, far cheaper. */
+inline Vec fma_of_bf16(Vec a, Vec b, Vec c) {
+#if defined(PS_ISA_PLAIN) && !defined(__FP_FAST_FMAF)
+  return c + a * b;
+#else
+  return fma(a, b, c);
 #endif
+}
 
 /* e^x after Cephes: x = n ln 2 + r, |r| <= ln 2 / 2, relative error below 2e-7. 0 below -87.3, infinity above 88.0. */
 inline Vec exp(Vec x) {

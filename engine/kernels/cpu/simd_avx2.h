@@ -61,19 +61,15 @@ inline float max(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-/* Two neighbouring k of a bf16 matrix: of 16 outputs, and of one row of x (bf16 values kept as floats). */
-struct WeightPair {
-  Vec even, odd;
-};
-struct XPair {
-  float even, odd;
-};
-inline WeightPair load_pair(const Bf16* p) {
-  const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16));
-  const __m256i top = _mm256_set1_epi32(int(0xffff0000));
-  return {{_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))},
-          {_mm256_castsi256_ps(_mm256_and_si256(low, top)), _mm256_castsi256_ps(_mm256_and_si256(high, top))}};
+/* The even and odd ones of 32 bf16: the weights of 16 outputs for two neighbouring k. */
+inline __m256 even(const Bf16* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16));
 }
+inline __m256 odd(const Bf16* p) {
+  const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(int(0xffff0000))));
+}
+inline Vec load_even(const Bf16* p) { return {even(p), even(p + 16)}; }
+inline Vec load_odd(const Bf16* p) { return {odd(p), odd(p + 16)}; }
 
 }  // namespace PS_ISA

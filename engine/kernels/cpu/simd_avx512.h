@@ -52,17 +52,12 @@ inline float max(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-/* Two neighbouring k of a bf16 matrix: of 16 outputs, and of one row of x (bf16 values kept as floats). */
-struct WeightPair {
-  Vec even, odd;
-};
-struct XPair {
-  float even, odd;
-};
-inline WeightPair load_pair(const Bf16* p) {
-  const __m512i pairs = _mm512_loadu_si512(p);
-  const __m512i top = _mm512_set1_epi32(int(0xffff0000));
-  return {{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))}, {_mm512_castsi512_ps(_mm512_and_si512(pairs, top))}};
+/* The even and odd ones of 32 bf16: the weights of 16 outputs for two neighbouring k. */
+inline Vec load_even(const Bf16* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
+}
+inline Vec load_odd(const Bf16* p) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(int(0xffff0000))))};
 }
 
 }  // namespace PS_ISA

@@ -74,19 +74,12 @@ inline float max(Vec a) {
   return a.lane[0];
 }
 
-/* Two neighbouring k of a bf16 matrix: of 16 outputs, and of one row of x (bf16 values kept as floats). */
-struct WeightPair {
-  Vec even, odd;
-};
-struct XPair {
-  float even, odd;
-};
-inline WeightPair load_pair(const Bf16* p) {
-  return {each([&](int i) { return to_float(p[2 * i]); }), each([&](int i) { return to_float(p[2 * i + 1]); })};
+/* The even and odd ones of 32 bf16: the weights of 16 outputs for two neighbouring k. */
+inline Vec load_even(const Bf16* p) {
+  return each([&](int i) { return to_float(p[2 * i]); });
 }
-/* acc + w.even x.even + w.odd x.odd. A product of two bf16 is exact in f32, so this rounds as a fused one does. */
-inline Vec dot(Vec acc, const WeightPair& w, const XPair& x) {
-  return each([&](int i) { return (acc.lane[i] + w.even.lane[i] * x.even) + w.odd.lane[i] * x.odd; });
+inline Vec load_odd(const Bf16* p) {
+  return each([&](int i) { return to_float(p[2 * i + 1]); });
 }
 
 }  // namespace PS_ISA
