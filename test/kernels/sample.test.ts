@@ -106,6 +106,21 @@ test('top-p over a large, flat vocabulary keeps exactly the heaviest', () => {
   assert.deepEqual(new Set(kept.keys()), new Set(order.slice(0, count)))
 })
 
+test('top-k over a large vocabulary keeps the k highest and those equal to the last of them', () => {
+  const device = open(isas.at(-1)!)
+  for (const k of [1, 20, 77, 78, 4999]) {
+    const logits = numbers(5000, k, 9).map((logit) => Math.round(logit * 64) / 64)
+    const least = logits.toSorted().at(-k)!
+    const expected = Array.from(logits.keys()).filter((id) => logits[id]! >= least)
+    const { kept } = sample(device, [{ logits, topK: k }])[0]!
+    assert.deepEqual(
+      [...kept.keys()].sort((a, b) => a - b),
+      expected,
+      `top-k ${k}`,
+    )
+  }
+})
+
 test('temperature 0 takes the likeliest token, of equal ones the lowest id', () => {
   const logits = [1, 5, 2, 5, 5]
   const device = open('plain')

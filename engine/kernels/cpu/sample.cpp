@@ -4,6 +4,7 @@
 // A NaN counts as the lowest finite logit, so that whatever a broken model gives, an allowed token comes out.
 #include <algorithm>
 #include <cfloat>
+#include <functional>
 
 #include "context.h"
 #include "philox.h"
@@ -24,6 +25,9 @@ struct Candidate {
   int32_t id;
   float weight;
 };
+
+/* e^score is 0 in f32 below this: such a token is never drawn. */
+constexpr float kLeastScore = -87.0f;
 
 static bool heavier(const Candidate& a, const Candidate& b) {
   return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
@@ -92,12 +96,35 @@ static float highest_score(const Row& row) {
   return highest;
 }
 
-/* Candidates with score (score - highest) / temperature, in ascending order of id. */
-static int collect(const Row& row, float highest) {
+/* (score - highest) / temperature */
+static void scale(const Row& row, float highest) {
+  const Vec top = set1(highest), temperature = set1(row.params.temperature);
+  for (int i = 0; i < row.vocab; i += kLanes) {
+    const int lanes = row.vocab - i;
+    store(row.scores + i, (load(row.scores + i, lanes) - top) / temperature, lanes);
+  }
+}
+
+/* A bound from below of the k-th highest score: the k-th highest of the maxima of blocks. It leaves few candidates. */
+static float bound_of_top_k(const Row& row, int k) {
+  constexpr int kBlock = 4 * kLanes;
+  const int blocks = row.vocab / kBlock;
+  if (k <= 0 || k > blocks) return -INFINITY;
+  float* maxima = reinterpret_cast<float*>(row.counts);
+  for (int b = 0; b < blocks; b++) {
+    const float* s = row.scores + b * kBlock;
+    maxima[b] = max(max(max(load(s), load(s + kLanes)), max(load(s + 2 * kLanes), load(s + 3 * kLanes))));
+  }
+  std::nth_element(maxima, maxima + k - 1, maxima + blocks, std::greater<float>());
+  return maxima[k - 1];
+}
+
+/* Tokens with at least this score, in ascending order of id. */
+static int collect(const Row& row, float least) {
   int count = 0;
   for (int i = 0; i < row.vocab; i++) {
-    const float score = (row.scores[i] - highest) / row.params.temperature;
-    if (score > -INFINITY) row.candidates[count++] = {i, score};
+    const float score = row.scores[i];
+    if (score >= least) row.candidates[count++] = {i, score};
   }
   return count;
 }
@@ -127,6 +154,9 @@ static double exponentiate(Candidate* candidates, int count) {
 /* Keeps the heaviest ones, as long as those before weigh less than the share p of all. Sorts no more than needed. */
 static int keep_top_p(Candidate* candidates, int count, float p, double total) {
   if (!(p < 1)) return count;
+  // All tokens lighter than this weigh less than 1 - p together, so none of them is kept.
+  const double tail = 0.999 * (1 - p) * total / count;
+  count = int(std::partition(candidates, candidates + count, [&](const Candidate& c) { return c.weight >= tail; }) - candidates);
   double before = 0;
   int kept = 0;
   for (int sorted = 0, next = 64; sorted < count; next *= 8) {
@@ -182,7 +212,9 @@ static int draw(const Row& row) {
     token = int(std::find(row.scores, row.scores + row.vocab, highest) - row.scores);
     row.candidates[count++] = {token, 1};
   } else {
-    count = keep_top_k(row.candidates, collect(row, highest), row.params.top_k);
+    scale(row, highest);
+    const float bound = bound_of_top_k(row, row.params.top_k);
+    count = keep_top_k(row.candidates, collect(row, std::max(bound, kLeastScore)), row.params.top_k);
     const double total = exponentiate(row.candidates, count);
     count = keep_top_p(row.candidates, count, row.params.top_p, total);
     count = keep_min_p(row.candidates, count, row.params.min_p);
