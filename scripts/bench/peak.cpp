@@ -37,8 +37,9 @@ static constexpr int kChains = 12, kSteps = 1 << 22;
               " %12, %12, %3\n" instruction " %12, %12, %4\n" instruction " %12, %12, %5\n" instruction         \
               " %12, %12, %6\n" instruction " %12, %12, %7\n" instruction " %12, %12, %8\n" instruction         \
               " %12, %12, %9\n" instruction " %12, %12, %10\n" instruction " %12, %12, %11\n"
-#define ON_ALL(c) \
-  "+x"(c[0]), "+x"(c[1]), "+x"(c[2]), "+x"(c[3]), "+x"(c[4]), "+x"(c[5]), "+x"(c[6]), "+x"(c[7]), "+x"(c[8]), "+x"(c[9]), "+x"(c[10]), "+x"(c[11])
+#define ON_ALL(c)                                                                                                  \
+  "+x"(c[0]), "+x"(c[1]), "+x"(c[2]), "+x"(c[3]), "+x"(c[4]), "+x"(c[5]), "+x"(c[6]), "+x"(c[7]), "+x"(c[8]), \
+      "+x"(c[9]), "+x"(c[10]), "+x"(c[11])
 
 static void multiply_add(int) {
 #if defined(__AVX512F__)

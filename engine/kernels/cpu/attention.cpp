@@ -1,10 +1,10 @@
-// Paged causal attention. A thread takes a tile: up to kTile query vectors (rows x heads of one group) of one sequence
-// and one kv head, so a block of the cache is read once for all of them.
+// Paged causal attention. A thread takes a tile: up to kTile query vectors (rows x heads of a group) of one sequence and
+// kv head, so a block of the cache is read once for all of them.
 //
-// Each vector sees, for every partition of 256 positions: scores of 16 positions at a time (the lanes; k lies transposed
+// Each vector sees, for every partition of 256 positions: scores of 16 positions at a time (the lanes; k is transposed
 // in its block), one accumulator over the head dimension; m = max, l = sum of e^(s - m); o = sum of e^(s - m) v with
 // positions ascending. Partitions are merged in ascending order: rule 2 of pagestream.h. None of this depends on which
-// other rows share the tile; what a row may not see scores -infinity there and adds zeros.
+// other rows share the tile: what a row may not see scores -infinity there and adds zeros.
 #include <algorithm>
 #include <utility>
 
@@ -210,7 +210,8 @@ static void check_batch(Context& ctx, const Batch& batch, const Shape& shape, in
     if (rows > length) throw Error(PS_E_INVALID, "kv_length[%d] is %d, below its %d query rows", i, length, rows);
     const int used = (length + shape.block_size - 1) / shape.block_size;
     if (used > batch.stride)
-      throw Error(PS_E_INVALID, "kv_length[%d] is %d: %d blocks, but table_stride is %d", i, length, used, batch.stride);
+      throw Error(PS_E_INVALID, "kv_length[%d] is %d: %d blocks, but table_stride is %d", i, length, used,
+                  batch.stride);
     for (int j = 0; j < used; j++) {
       const int block = batch.table[int64_t(i) * batch.stride + j];
       if (block < 0 || !ctx.memory.contains(batch.k_cache, (block + 1) * block_bytes) ||

@@ -3,6 +3,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 
 #include "memory.h"
 #include "ops.h"
@@ -92,6 +93,8 @@ int32_t guarded(const char* function, Action action) {
     return PS_OK;
   } catch (const Error& error) {
     return report(function, error);
+  } catch (const std::exception& error) {  // of the C++ library: no memory, no more threads
+    return report(function, Error(PS_E_OOM, "%s", error.what()));
   }
 }
 

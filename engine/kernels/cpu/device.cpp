@@ -1,6 +1,4 @@
 // Contexts, memory, streams, errors and the command list. Which instruction set runs is decided here, once per context.
-#include <strings.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
@@ -67,6 +65,18 @@ static int choose_isa(const std::string& wanted) {
   return chosen;
 }
 
+/* Cores that this process may run on and, in a container, may use up. */
+static int available_cores() {
+  int cores = std::max(1u, std::thread::hardware_concurrency());
+  long long quota, period;
+  if (FILE* file = fopen("/sys/fs/cgroup/cpu.max", "r")) {  // "max 100000" or "200000 100000"
+    if (fscanf(file, "%lld %lld", &quota, &period) == 2 && period > 0)
+      cores = std::max(1, std::min<int>(cores, int((quota + period - 1) / period)));
+    fclose(file);
+  }
+  return cores;
+}
+
 int32_t ps_abi_version(void) { return PS_ABI_VERSION; }
 const char* ps_last_error(void) { return last_error; }
 
@@ -74,11 +84,11 @@ int32_t ps_ctx_create(int32_t device, const char* options, uint64_t* out_ctx) {
   return guarded("ps_ctx_create", [&] {
     if (device != 0) throw Error(PS_E_NODEVICE, "device %d; the CPU is device 0", device);
     const int isa = choose_isa(option(options, "isa", "auto"));
-    const int threads = atoi(option(options, "threads", "0").c_str());
-    if (threads < 0 || threads > 1024) throw Error(PS_E_INVALID, "threads is %d, not in 0..1024", threads);
-    const int cores = std::max(1u, std::thread::hardware_concurrency());
+    const int wanted = atoi(option(options, "threads", "0").c_str());
+    if (wanted < 0 || wanted > 1024) throw Error(PS_E_INVALID, "threads is %d, not in 0..1024", wanted);
+    const int threads = wanted > 0 ? wanted : available_cores();
     const bool debug = option(options, "debug", "false") == "true";
-    *out_ctx = (uint64_t) new Context(op_tables[isa], instruction_sets[isa], debug, threads ? threads : cores);
+    *out_ctx = (uint64_t) new Context(op_tables[isa], instruction_sets[isa], debug, threads);
   });
 }
 
@@ -93,7 +103,8 @@ static std::string processor_name() {
   while (file && name.empty() && fgets(line, sizeof line, file))
     if (!strncmp(line, "model name", 10) && strchr(line, ':')) name = strchr(line, ':') + 2;
   if (file) fclose(file);
-  name.erase(std::remove_if(name.begin(), name.end(), [](char c) { return c < ' ' || c == '"' || c == '\\'; }), name.end());
+  const auto breaks_json = [](char c) { return c < ' ' || c == '"' || c == '\\'; };
+  name.erase(std::remove_if(name.begin(), name.end(), breaks_json), name.end());
   return name.empty() ? "CPU" : name;
 }
 
@@ -177,7 +188,8 @@ int32_t ps_exec(ps_ctx ctx, ps_stream, const void* records, uint64_t bytes) {
     }
     return PS_OK;
   } catch (const Error& error) {
-    Error placed(error.code, "%s (record %d)", error.text, index);
-    return report(name, placed);
+    return report(name, Error(error.code, "%s (record %d)", error.text, index));
+  } catch (const std::exception& error) {
+    return report(name, Error(PS_E_OOM, "%s (record %d)", error.what(), index));
   }
 }

@@ -1,9 +1,9 @@
-// y = x W^T + bias. The lanes of a Vec are outputs, so every output has one accumulator, which takes the products with k
-// ascending whatever the number of rows; threads share panels of W (weight.cpp has their layout) and rows of x, never k.
+// y = x W^T + bias. The lanes of a Vec are outputs, so every output has one accumulator, which takes the products with
+// k ascending whatever the number of rows. Threads share panels of W (weight.cpp has their layout) and rows, never k.
 //
-// tile<M, V> computes M rows x V Vecs of outputs with all accumulators in registers. One row (decode) takes many Vecs at
-// once, because a chain of dependent products would otherwise wait for itself; many rows (prefill) take few, whose
-// weights then stay in the first-level cache for all rows of a block.
+// tile<M, V> computes M rows x V Vecs of outputs with all accumulators in registers. One row (decode) takes many Vecs,
+// because a chain of dependent products would otherwise wait for itself; many rows (prefill) take few, whose weights
+// then stay in the first-level cache for all rows of a block.
 #include <algorithm>
 #include <utility>
 
@@ -40,7 +40,9 @@ struct Job {
 struct F32 {
   static constexpr int kStep = 1;
   static constexpr int kVecBytes = kLanes * 4;
-  static Vec weights(const char* base, int64_t k, int) { return load(reinterpret_cast<const float*>(base) + k * kPanel); }
+  static Vec weights(const char* base, int64_t k, int) {
+    return load(reinterpret_cast<const float*>(base) + k * kPanel);
+  }
   static Vec multiply_add(Vec w, Vec x, Vec acc) { return fma(w, x, acc); }
 };
 

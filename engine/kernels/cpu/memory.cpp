@@ -18,7 +18,8 @@ void* Memory::allocate(uint64_t bytes) {
   const uint64_t size = round_up(bytes ? bytes : 1, huge ? kHugePage : kPage);
   // mmap promises 4 KiB alignment only: take 2 MiB more and give back what sticks out.
   const uint64_t slack = huge ? kHugePage : 0;
-  void* mapped = mmap(nullptr, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* mapped = mmap(nullptr, size + slack, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
   uint64_t begin = reinterpret_cast<uint64_t>(mapped);
   if (huge) {

@@ -1,5 +1,6 @@
 // One token per row of logits: penalties, bias, temperature, top-k, top-p and min-p in the order of Hugging Face's
-// logits processors, then an exponential race (rule 4 of pagestream.h). A row is one thread's and depends on nothing else.
+// logits processors, then an exponential race (rule 4 of pagestream.h). A row belongs to one thread and depends on
+// nothing else.
 //
 // A NaN counts as the lowest finite logit, so that whatever a broken model gives, an allowed token comes out.
 #include <algorithm>
@@ -129,13 +130,17 @@ static int collect(const Row& row, float least) {
   return count;
 }
 
+static int keep_at_least(Candidate* candidates, int count, double least) {
+  auto end = std::partition(candidates, candidates + count, [&](const Candidate& c) { return c.weight >= least; });
+  return int(end - candidates);
+}
+
 /* Keeps what scores as high as the k-th, ties included. */
 static int keep_top_k(Candidate* candidates, int count, int k) {
   if (k <= 0 || k >= count) return count;
   std::nth_element(candidates, candidates + k - 1, candidates + count, heavier);
   const float least = candidates[k - 1].weight;
-  auto end = std::partition(candidates + k, candidates + count, [&](const Candidate& c) { return c.weight >= least; });
-  return int(end - candidates);
+  return k + keep_at_least(candidates + k, count - k, least);
 }
 
 /* Scores to weights e^score; returns their sum. */
@@ -156,7 +161,7 @@ static int keep_top_p(Candidate* candidates, int count, float p, double total) {
   if (!(p < 1)) return count;
   // All tokens lighter than this weigh less than 1 - p together, so none of them is kept.
   const double tail = 0.999 * (1 - p) * total / count;
-  count = int(std::partition(candidates, candidates + count, [&](const Candidate& c) { return c.weight >= tail; }) - candidates);
+  count = keep_at_least(candidates, count, tail);
   double before = 0;
   int kept = 0;
   for (int sorted = 0, next = 64; sorted < count; next *= 8) {
@@ -175,8 +180,7 @@ static int keep_top_p(Candidate* candidates, int count, float p, double total) {
 /* The heaviest weighs 1. */
 static int keep_min_p(Candidate* candidates, int count, float p) {
   if (!(p > 0)) return count;
-  auto end = std::partition(candidates, candidates + count, [&](const Candidate& c) { return c.weight >= std::min(p, 1.0f); });
-  return int(end - candidates);
+  return keep_at_least(candidates, count, std::min(p, 1.0f));
 }
 
 /* argmax of weight / -log u, ties to the lowest id. -log u >= 1 - u, so most need no logarithm to be out. */
