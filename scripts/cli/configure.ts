@@ -29,6 +29,12 @@ export function engineConfig(values: Parsed['values'], redisUrl: string | null):
   }
 }
 
+/** For the help. */
+export function engineDefaults(): Record<string, unknown> {
+  const { model: _needed, ...defaults } = engineConfig({ model: demoModel }, null)
+  return defaults
+}
+
 /** The model may stand without its flag, as in `vllm serve MODEL`. */
 export function modelOf({ values, positional }: Parsed): string | undefined {
   if (positional.length > 1) throw new UsageError(`one model, please; "${positional[1]}" is too much`)

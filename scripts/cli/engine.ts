@@ -4,7 +4,7 @@ import { type RunningEngine, startEngine } from '../../engine/main.ts'
 import { systemClock } from '../../queue/clock.ts'
 import type { Redis } from '../../queue/redis.ts'
 import { buildKernels } from '../build.ts'
-import { engineConfig, modelOf } from './configure.ts'
+import { engineConfig, engineDefaults, modelOf } from './configure.ts'
 import { parseFlags, UsageError } from './flags.ts'
 import { formatHelp } from './help.ts'
 import { createLog, loadingProgress, log } from './log.ts'
@@ -19,6 +19,7 @@ export const help = () =>
     'pagestream engine MODEL --redis URL [flags]',
     'Computes the answers of one model for all gateways.',
     groups,
+    engineDefaults(),
   )
 
 export async function run(argv: string[]): Promise<number> {

@@ -14,7 +14,12 @@ import { watchSignals } from './signals.ts'
 const groups = [gatewayFlags, sharedFlags, processFlags]
 
 export const help = () =>
-  formatHelp('pagestream gateway --redis URL [flags]', 'Serves the models whose engines meet it in Redis.', groups)
+  formatHelp(
+    'pagestream gateway --redis URL [flags]',
+    'Serves the models whose engines meet it in Redis.',
+    groups,
+    gatewayConfig({}),
+  )
 
 export async function run(argv: string[]): Promise<number> {
   const { values, positional, warnings } = parseFlags(

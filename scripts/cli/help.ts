@@ -1,20 +1,33 @@
 // Prints the help of a command from the same table that parses its flags.
-import type { Flag } from './flags.ts'
+import { type Flag, keyOf } from './flags.ts'
 import type { FlagGroup } from './server-flags.ts'
 
 const width = 100
 const indent = 34
 
-export function formatHelp(usage: string, summary: string, groups: readonly FlagGroup[]): string {
-  const sections = groups.map(({ title, flags }) => `${title}:\n${flags.map(formatFlag).join('\n')}`)
+/** `defaults`: what a flag's field holds when nobody sets it, by the flag's key. */
+export function formatHelp(
+  usage: string,
+  summary: string,
+  groups: readonly FlagGroup[],
+  defaults: Record<string, unknown> = {},
+): string {
+  const format = (flag: Flag) => formatFlag(flag, formatDefault(defaults[keyOf(flag)]))
+  const sections = groups.map(({ title, flags }) => `${title}:\n${flags.map(format).join('\n')}`)
   return [`Usage: ${usage}`, summary, ...sections].join('\n\n')
 }
 
-function formatFlag(flag: Flag): string {
+function formatDefault(value: unknown): string {
+  if (typeof value === 'boolean') return value ? ' (default: on)' : ''
+  const isShown = typeof value === 'number' || (typeof value === 'string' && value !== '')
+  return isShown ? ` (default: ${value})` : ''
+}
+
+function formatFlag(flag: Flag, preset: string): string {
   const name = flag.kind === 'boolean' ? flag.name.replace('--', '--[no-]') : `${flag.name} ${placeholder(flag)}`
   const left = `  ${flag.short ? `${flag.short}, ` : ''}${name}`
   const environment = flag.env ? ` [${flag.env.join(', ')}]` : ''
-  const lines = wrap(`${flag.ignored ?? flag.help}${environment}`, width - indent)
+  const lines = wrap(`${flag.ignored ?? flag.help + preset}${environment}`, width - indent)
   const head = left.length < indent ? left.padEnd(indent) + lines.shift() : left
   return [head, ...lines.map((line) => ' '.repeat(indent) + line)].join('\n')
 }

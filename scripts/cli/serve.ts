@@ -1,7 +1,7 @@
 // `pagestream serve [MODEL]`: gateway, queue and engine in one process; what `npm start` runs.
 import type { RunningEngine } from '../../engine/main.ts'
 import { systemClock } from '../../queue/clock.ts'
-import { demoModel, engineConfig, gatewayConfig, modelOf } from './configure.ts'
+import { demoModel, engineConfig, engineDefaults, gatewayConfig, modelOf } from './configure.ts'
 import { launchEngine } from './engine.ts'
 import { parseFlags } from './flags.ts'
 import { launchGateway } from './gateway.ts'
@@ -19,6 +19,7 @@ export const help = () =>
     'pagestream serve [MODEL] [flags]',
     'Serves one model over the OpenAI API, with gateway, queue and engine in this process. Without MODEL: the demo model.',
     groups,
+    { ...engineDefaults(), ...gatewayConfig({}) },
   )
 
 export async function run(argv: string[]): Promise<number> {

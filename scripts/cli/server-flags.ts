@@ -27,14 +27,14 @@ export const processFlags: FlagGroup = {
 /** One word for both halves. */
 export const sharedFlags: FlagGroup = {
   title: 'Limits',
-  flags: [{ name: '--max-logprobs', kind: 'integer', help: 'most log-probabilities per token (default 20)' }],
+  flags: [{ name: '--max-logprobs', kind: 'integer', help: 'most log-probabilities per token' }],
 }
 
 export const gatewayFlags: FlagGroup = {
   title: 'Gateway',
   flags: [
-    { name: '--host', kind: 'string', help: 'address to listen on (default 127.0.0.1; 0.0.0.0 for every interface)' },
-    { name: '--port', kind: 'integer', help: 'port to listen on (default 8000; 0 takes a free one)' },
+    { name: '--host', kind: 'string', help: 'address to listen on (0.0.0.0: every interface)' },
+    { name: '--port', kind: 'integer', help: 'port to listen on (0: a free one)' },
     {
       name: '--api-key',
       kind: 'list',
@@ -48,31 +48,31 @@ export const gatewayFlags: FlagGroup = {
       kind: 'json',
       help: 'JSON list of origins a browser may call from, \'["*"]\' for any',
     },
-    { name: '--response-role', kind: 'string', help: 'role of chat answers (default assistant)' },
+    { name: '--response-role', kind: 'string', help: 'role of chat answers' },
     {
       name: '--max-num-queued-reqs',
       kind: 'integer',
       key: 'maxQueuedRequests',
-      help: 'answer 503 when a model has this many requests waiting (default 10,000)',
+      help: 'answer 503 when a model has this many requests waiting',
     },
     {
       name: '--max-num-queued-tokens',
       kind: 'integer',
       key: 'maxQueuedTokens',
-      help: 'answer 503 when the waiting requests may need this many tokens (default 50,000,000)',
+      help: 'answer 503 when the waiting requests may need this many tokens',
     },
-    { name: '--max-n', kind: 'integer', help: 'most choices of one request (default 128)' },
-    { name: '--max-body-bytes', kind: 'integer', help: 'largest request body (default 10,000,000)' },
+    { name: '--max-n', kind: 'integer', help: 'most choices of one request' },
+    { name: '--max-body-bytes', kind: 'integer', help: 'largest request body' },
     {
       name: '--request-timeout-ms',
       kind: 'integer',
-      help: 'give up a request without a token after (default 600,000)',
+      help: 'give up a request without a token after',
     },
     { name: '--headers-after-ms', kind: 'integer', help: 'send the headers of a stream at the latest after' },
-    { name: '--keep-alive-comment-ms', kind: 'integer', help: 'SSE comment after this much silence (default 10,000)' },
-    { name: '--stalled-reader-ms', kind: 'integer', help: 'cut off a client that reads nothing for (default 60,000)' },
-    { name: '--keep-alive-timeout-ms', kind: 'integer', help: 'close idle connections after (default 75,000)' },
-    { name: '--drain-timeout-ms', kind: 'integer', help: 'open requests get this long after SIGTERM (default 30,000)' },
+    { name: '--keep-alive-comment-ms', kind: 'integer', help: 'SSE comment after this much silence' },
+    { name: '--stalled-reader-ms', kind: 'integer', help: 'cut off a client that reads nothing for' },
+    { name: '--keep-alive-timeout-ms', kind: 'integer', help: 'close idle connections after' },
+    { name: '--drain-timeout-ms', kind: 'integer', help: 'open requests get this long after SIGTERM' },
     { name: '--enable-force-include-usage', kind: 'boolean', help: 'end every stream with a usage chunk' },
     { name: '--return-tokens-as-token-ids', kind: 'boolean', help: 'write tokens of logprobs as "token_id:123"' },
     {
@@ -134,17 +134,17 @@ export const engineFlags: FlagGroup[] = [
         kind: 'integer',
         help: 'longest piece of one prompt per step (0: no bound)',
       },
-      { name: '--enable-chunked-prefill', kind: 'boolean', help: 'cut long prompts into pieces (default on)' },
+      { name: '--enable-chunked-prefill', kind: 'boolean', help: 'cut long prompts into pieces' },
       {
         name: '--enable-prefix-caching',
         kind: 'boolean',
-        help: 'keep the KV blocks of prompts for reuse (default on)',
+        help: 'keep the KV blocks of prompts for reuse',
       },
-      { name: '--block-size', kind: 'integer', help: 'tokens per KV block (default 16)' },
+      { name: '--block-size', kind: 'integer', help: 'tokens per KV block' },
       { name: '--kv-cache-memory-bytes', kind: 'integer', help: 'memory of the KV cache (2G = 2 x 2^30)' },
       { name: '--num-gpu-blocks-override', kind: 'integer', help: 'exact number of KV blocks' },
       { name: '--kv-cache-dtype', kind: 'string', help: 'type of the KV cache' },
-      { name: '--threads', kind: 'integer', help: 'CPU threads of the kernels (default: the cores of this machine)' },
+      { name: '--threads', kind: 'integer', help: 'CPU threads of the kernels (0: the cores of this machine)' },
       {
         name: '--isa',
         kind: 'string',
@@ -159,7 +159,7 @@ export const engineFlags: FlagGroup[] = [
         kind: 'integer',
         help: "port of the engine's own /metrics and /health (0: a free one)",
       },
-      { name: '--metrics-host', kind: 'string', help: 'address of the same (default 0.0.0.0)' },
+      { name: '--metrics-host', kind: 'string', help: 'address of the same' },
     ],
   },
 ]
