@@ -133,6 +133,17 @@ for (const isa of isas) {
   })
 }
 
+test('every f16 number is read as what it is', () => {
+  const device = open('plain')
+  const halves = new Float16Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer)
+  const weight = device.weight(256, 256, 'f32')
+  weight.load(0, 256, new Uint8Array(halves.buffer), 'f16')
+  const out = poisoned(device, [256, 256])
+  const ids = device.upload(Int32Array.from({ length: 256 }, (_, i) => i))
+  run(device, (commands) => commands.embedding(out, weight, ids, 256))
+  assert.deepEqual(Array.from(out.read()), Array.from(halves))
+})
+
 test('every instruction set and number of threads gives the bits of the plain one', () => {
   const results = (device: Device) => [
     rmsNorm(device, 100, true).out,
