@@ -6,7 +6,7 @@
 // positions ascending. Partitions are merged in ascending order: rule 2 of pagestream.h. None of this depends on which
 // other rows share the tile: what a row may not see scores -infinity there and adds zeros.
 #include <algorithm>
-#include <utility>
+#include <type_traits>
 
 #include "context.h"
 #include "simd.h"
@@ -15,6 +15,14 @@ namespace PS_ISA {
 
 constexpr int kTile = 12;  // query vectors of a tile
 constexpr int kMaxHead = 512;
+/* As many accumulators as there are registers: vectors scored together; vectors x Vecs of v weighed together. */
+#if defined(PS_ISA_AVX512)
+constexpr int kScored = 12, kWeighed = 6, kWeighedVecs = 4;
+#elif defined(PS_ISA_AVX2)
+constexpr int kScored = 6, kWeighed = 3, kWeighedVecs = 2;
+#else
+constexpr int kScored = 3, kWeighed = 3, kWeighedVecs = 1;
+#endif
 constexpr int kPartition = PS_ATTENTION_PARTITION;
 
 struct Shape {
@@ -143,30 +151,34 @@ static void merge(Tile& tile, int v, int hd) {
     store(tile.o[v] + d, load(tile.o[v] + d) * before + load(tile.part_o[v] + d) * now);
 }
 
-template <int N, class T>
-static void attend(Tile& tile, int v0, const Blocks<T>& blocks, int start, int begin, int end) {
+/* step(N, v) for vectors v .. v + N, N a constant: as many as Most at a time, then fewer. */
+template <int Most, class Step>
+static void in_groups(int begin, int end, const Step& step) {
+  for (; begin + Most <= end; begin += Most) step(std::integral_constant<int, Most>(), begin);
+  if constexpr (Most > 1) in_groups<Most / 2>(begin, end, step);
+}
+
+/* One partition for all vectors. */
+template <class T>
+static void attend(Tile& tile, const Blocks<T>& blocks, int start, int begin, int end) {
   const int hd = blocks.shape.hd;
-  score<N>(tile, v0, blocks, start, begin, end);
-  for (int v = v0; v < v0 + N; v++) soften(tile, v, start, begin, end);
-  constexpr int kWide = 4;
-  int d = 0;
-  for (; d + kWide * kLanes <= hd; d += kWide * kLanes) weigh<N, kWide>(tile, v0, blocks, start, begin, end, d, kLanes);
-  for (; d < hd; d += kLanes) weigh<N, 1>(tile, v0, blocks, start, begin, end, d, std::min(kLanes, hd - d));
-  for (int v = v0; v < v0 + N; v++) merge(tile, v, hd);
+  in_groups<kScored>(0, tile.count, [&](auto n, int v) { score<n()>(tile, v, blocks, start, begin, end); });
+  for (int v = 0; v < tile.count; v++) soften(tile, v, start, begin, end);
+  in_groups<kWeighed>(0, tile.count, [&](auto n, int v) {
+    constexpr int kWidth = kWeighedVecs * kLanes;
+    int d = 0;
+    for (; d + kWidth <= hd; d += kWidth) weigh<n(), kWeighedVecs>(tile, v, blocks, start, begin, end, d, kLanes);
+    for (; d < hd; d += kLanes) weigh<n(), 1>(tile, v, blocks, start, begin, end, d, std::min(kLanes, hd - d));
+  });
+  for (int v = 0; v < tile.count; v++) merge(tile, v, hd);
 }
 
 template <class T>
 static void run_tile(Tile& tile, const Blocks<T>& blocks) {
   const int first = *std::min_element(tile.first, tile.first + tile.count);
   const int last = *std::max_element(tile.last, tile.last + tile.count);
-  for (int start = first / kPartition * kPartition; start < last; start += kPartition) {
-    const int begin = std::max(start, first), end = std::min(start + kPartition, last);
-    constexpr int kTogether = 6;  // 6 x 4 accumulators fill the registers
-    int v = 0;
-    for (; v + kTogether <= tile.count; v += kTogether) attend<kTogether>(tile, v, blocks, start, begin, end);
-    for (; v + 3 <= tile.count; v += 3) attend<3>(tile, v, blocks, start, begin, end);
-    for (; v < tile.count; v++) attend<1>(tile, v, blocks, start, begin, end);
-  }
+  for (int start = first / kPartition * kPartition; start < last; start += kPartition)
+    attend(tile, blocks, start, std::max(start, first), std::min(start + kPartition, last));
 }
 
 struct Batch {
