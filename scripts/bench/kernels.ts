@@ -41,7 +41,7 @@ function best(run: () => void): number {
   return fastest / 1000
 }
 
-function row(name: string, flops: number, bytes: number, seconds: number, peak: Peak, dtype: DType): void {
+function row(name: string, flops: number, bytes: number, seconds: number, peak: Peak): void {
   const gflops = flops / seconds / 1e9
   const rate = bytes / seconds / 1e9
   const share = (part: number) => `${Math.round(100 * part)}%`.padStart(4)
@@ -75,7 +75,7 @@ function benchLinear(device: Device, peak: Peak): void {
         const commands = new Commands(device)
         commands.linear(y, x, weight, null, tokens)
         const seconds = best(() => commands.run())
-        row(`linear ${dtype} ${tokens} x ${k} -> ${n}`, 2 * tokens * n * k, weight.bytes, seconds, peak, dtype)
+        row(`linear ${dtype} ${tokens} x ${k} -> ${n}`, 2 * tokens * n * k, weight.bytes, seconds, peak)
         x.free()
         y.free()
       }
@@ -126,7 +126,7 @@ function benchAttention(device: Device, peak: Peak): void {
     const pairs = tokens * past + (tokens * (tokens + 1)) / 2
     const bytes = 2 * (past + tokens) * kv * size * 2
     const seconds = best(() => commands.run())
-    row(`attention bf16 cache, ${tokens} after ${past}`, 4 * pairs * query * size, bytes, seconds, peak, 'f32')
+    row(`attention bf16 cache, ${tokens} after ${past}`, 4 * pairs * query * size, bytes, seconds, peak)
   }
 }
 

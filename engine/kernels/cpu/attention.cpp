@@ -1,4 +1,4 @@
-// Paged causal attention. A thread takes a tile: up to kTile query vectors (rows x heads of a group) of one sequence and
+// Paged causal attention. A thread takes a tile: at most kTile query vectors (rows x heads of a group) of a sequence and
 // kv head, so a block of the cache is read once for all of them.
 //
 // Each vector sees, for every partition of 256 positions: scores of 16 positions at a time (the lanes; k is transposed
