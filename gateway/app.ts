@@ -45,7 +45,9 @@ export function createRoutes(gateway: Gateway): Hono<RequestEnv> {
   })
   root.onError((thrown, c) => {
     const error = toApiError(thrown)
-    if (error.status >= 500) gateway.log.error({ err: error.cause ?? error, id: c.var.requestId }, error.message)
+    // A 503 without a cause is said on purpose (loading, draining, queue full) and is no fault of this process.
+    const isFault = error.status === 500 || error.cause !== undefined
+    if (isFault) gateway.log.error({ err: error.cause ?? error, id: c.var.requestId }, error.message)
     return render(c, error)
   })
   return root

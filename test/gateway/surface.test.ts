@@ -123,7 +123,9 @@ test('health and ready are 503 when Redis does not answer, live stays 200', asyn
 
 test('health and ready are 503 while an engine in the same process is loading', async () => {
   let loading: string | null = 'The model is still loading.'
-  const gateway = await appOn(createEmbeddedRedis(systemClock), {}, { obstacle: () => loading })
+  const logged: string[] = []
+  const log = { info: () => {}, error: (_: object, message: string) => logged.push(message) }
+  const gateway = await appOn(createEmbeddedRedis(systemClock), {}, { log, obstacle: () => loading })
   for (const path of ['/health', '/ready']) {
     const response = await gateway.request(path)
     assert.equal(response.status, 503, path)
@@ -132,6 +134,7 @@ test('health and ready are 503 while an engine in the same process is loading', 
   assert.equal((await gateway.request('/live')).status, 200)
   loading = null
   assert.equal((await gateway.request('/ready')).status, 200)
+  assert.deepEqual(logged, [], 'probes of a loading server are no errors')
 })
 
 test('metrics show the pool of every card', async () => {
