@@ -58,15 +58,10 @@ export async function listFolder(path: string): Promise<FileEntry[]> {
   )
 }
 
-/** Refuses what cannot be a model, before anything is downloaded or read. */
+/** Refuses what cannot be a model, before anything is downloaded or read. Its weights are judged after its config.json. */
 export function assertModel(where: string, entries: FileEntry[]): void {
   if (!entries.some((entry) => entry.name === 'config.json'))
     throw new SourceError('invalid', `${where} has no config.json, so it is not a model in Hugging Face layout`)
-  if (!entries.some((entry) => entry.name.endsWith('.safetensors')))
-    throw new SourceError(
-      'invalid',
-      `${where} has no *.safetensors; other weight formats are not read, convert the model`,
-    )
 }
 
 export function sizeOf(where: string, entries: FileEntry[], file: string): number {

@@ -37,6 +37,9 @@ export async function readTensors(source: Source): Promise<Map<string, TensorEnt
   const files = new Map((await source.list()).map((entry) => [entry.name, entry]))
   if (files.has(indexFile)) return readShards(source, files)
   const [file, ...others] = [...files.values()].filter((entry) => entry.name.endsWith('.safetensors'))
+  if (!file) {
+    throw new ModelError(`${source.name} has no *.safetensors; other weight formats are not read, convert the model`)
+  }
   const single = files.get('model.safetensors') ?? (others.length === 0 ? file : undefined)
   if (!single) throw new ModelError(`${source.name}: several *.safetensors files, but no ${indexFile} that joins them`)
   return new Map((await readHeader(source, single)).map((tensor) => [tensor.name, tensor]))

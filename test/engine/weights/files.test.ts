@@ -70,6 +70,16 @@ test('an unsupported architecture is refused before a weight file is touched', a
     /architectures: GPT2LMHeadModel is not supported; supported: LlamaForCausalLM/,
   )
   assert.equal(source.reads, 0)
+  const pickles = { 'config.json': '{"architectures":["GPT2LMHeadModel"]}', 'pytorch_model.bin': 'x' }
+  await assert.rejects(readModelFiles(memorySource(pickles)), /GPT2LMHeadModel is not supported/)
+})
+
+test('a model in another weight format is refused with what to do', async () => {
+  const pickles = memorySource({ 'config.json': config, 'pytorch_model.bin': 'x' })
+  await assert.rejects(
+    readModelFiles(pickles),
+    /^ModelError: .* has no \*\.safetensors; other weight formats are not read, convert the model$/,
+  )
 })
 
 test('the revision changes with any file that matters, and with nothing else', async () => {
