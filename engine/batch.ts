@@ -7,7 +7,10 @@ import type { SchedulerOptions, Slice } from './scheduler/scheduler.ts'
 
 type Limits = Pick<SchedulerOptions, 'blockSize' | 'maxModelLen' | 'maxNumSeqs' | 'maxNumBatchedTokens'>
 type Field = { host: Int32Array; device: Tensor }
-type Name = 'ids' | 'positions' | 'slots' | 'queryStart' | 'kvLength' | 'logitRows' | 'blockTable'
+type Name = 'ids' | 'positions' | 'slots' | 'queryStart' | 'kvLength' | 'logitRows' | 'copies' | 'blockTable'
+
+/** `copies`: i32 [copyCount, 2], blocks to be copied from and to before the step computes. */
+export type PackedBatch = Batch & { copies: Tensor; copyCount: number }
 
 /** Fields begin at a multiple of 64 bytes. */
 const ALIGNMENT = 16
@@ -32,6 +35,7 @@ export class BatchPacker {
     const queryStart = take(maxNumSeqs + 1)
     const kvLength = take(maxNumSeqs)
     const logitRows = take(maxNumSeqs)
+    const copies = take(2 * maxNumSeqs)
     // Last, because a step fills only as much of it as its longest sequence needs, and copies no more.
     const blockTable = take(maxNumSeqs * Math.ceil(maxModelLen / blockSize))
 
@@ -48,17 +52,18 @@ export class BatchPacker {
       queryStart: field(queryStart),
       kvLength: field(kvLength),
       logitRows: field(logitRows),
+      copies: field(copies),
       blockTable: field(blockTable),
     }
   }
 
   /** Good until the next call. */
-  pack(slices: Slice[]): Batch {
-    const { ids, positions, slots, queryStart, kvLength, logitRows, blockTable } = this.#fields
+  pack(slices: Slice[], copied: readonly number[]): PackedBatch {
+    const { ids, positions, slots, queryStart, kvLength, logitRows, copies, blockTable } = this.#fields
     const tableStride = slices.reduce((most, { sequence }) => Math.max(most, sequence.blocks.length), 0)
     let row = 0
     let logits = 0
-    for (const [i, { sequence, begin, count, yieldsToken }] of slices.entries()) {
+    for (const [i, { sequence, begin, count, yieldsToken, forks }] of slices.entries()) {
       const blocks = sequence.blocks.view
       ids.host.set(sequence.tokens.view.subarray(begin, begin + count), row)
       queryStart.host[i] = row
@@ -69,9 +74,12 @@ export class BatchPacker {
         const block = blocks[Math.floor(position / this.#blockSize)]!
         slots.host[row] = block * this.#blockSize + (position % this.#blockSize)
       }
-      if (yieldsToken) logitRows.host[logits++] = row - 1
+      if (!yieldsToken) continue
+      logitRows.host.fill(row - 1, logits, logits + 1 + forks.length)
+      logits += 1 + forks.length
     }
     queryStart.host[slices.length] = row
+    copies.host.set(copied)
     const used = blockTable.host.byteOffset / 4 + slices.length * tableStride
     this.#device.write(this.#host.subarray(0, used))
     return {
@@ -85,6 +93,8 @@ export class BatchPacker {
       queryStart: queryStart.device,
       kvLength: kvLength.device,
       logitRows: logitRows.device,
+      copies: copies.device,
+      copyCount: copied.length / 2,
       blockTable: blockTable.device,
     }
   }

@@ -47,7 +47,7 @@ export type EngineStats = {
   totalBlocks: number
   /** Blocks no sequence holds; some of them still carry a cached prefix. */
   freeBlocks: number
-  /** Blocks that can be found by their hash. */
+  /** Blocks that can be found by the prefix they hold. */
   cachedBlocks: number
   /** 0 to 1. */
   kvUsage: number
@@ -116,10 +116,13 @@ export class Engine {
     const outputs = this.#early.splice(0)
     const slices = this.#scheduler.schedule()
     if (slices.length === 0) return outputs
-    const sampling = slices.filter((slice) => slice.yieldsToken).map((slice) => slice.sequence)
+    const sampling = slices.flatMap(({ sequence, yieldsToken, forks }) => (yieldsToken ? [sequence, ...forks] : []))
 
     this.#commands.reset()
-    const batch = this.#packer.pack(slices)
+    const batch = this.#packer.pack(slices, this.#scheduler.blocks.copies)
+    if (batch.copyCount > 0) {
+      for (const layer of this.#kv) this.#commands.kvCopyBlocks(layer, batch.copies, batch.copyCount)
+    }
     const logits = this.#model.forward(this.#commands, batch, this.#kv)
     if (sampling.length > 0) this.#sampler.append(this.#commands, logits, sampling)
     this.#commands.run()
@@ -143,7 +146,7 @@ export class Engine {
       waitingTokens,
       totalBlocks: blocks.total,
       freeBlocks: blocks.free,
-      cachedBlocks: blocks.published,
+      cachedBlocks: blocks.named,
       kvUsage: 1 - blocks.free / blocks.total,
     }
   }
@@ -177,7 +180,7 @@ export class Engine {
       ...(logprobs && { logprobs }),
       ...(ending && { finish: ending.reason }),
       ...(ending?.stopTokenId !== undefined && { stopTokenId: ending.stopTokenId }),
-      ...(isFirst && sequence.cachedTokens !== null && { cachedTokens: sequence.cachedTokens }),
+      ...(isFirst && { cachedTokens: Math.min(sequence.cachedTokens, request.prompt.length) }),
     }
   }
 

@@ -110,7 +110,7 @@ PS_API int32_t ps_gated_activation(ps_ctx ctx, ps_stream s, ps_ptr out, ps_ptr g
 PS_API int32_t ps_add(ps_ctx ctx, ps_stream s, ps_ptr x, ps_ptr y, int64_t n, int32_t dtype);
 /* out[i] = x[rows[i]]                              rows: i32 [n]  out: [n, d] */
 PS_API int32_t ps_gather_rows(ps_ctx ctx, ps_stream s, ps_ptr out, ps_ptr x, ps_ptr rows, int32_t n, int32_t d, int32_t dtype);
-/* Copies whole blocks inside the caches of one layer. pairs: i32 [n, 2] = from, to */
+/* Copies whole blocks inside the caches of one layer, pair after pair. pairs: i32 [n, 2] = from, to */
 PS_API int32_t ps_kv_copy_blocks(ps_ctx ctx, ps_stream s, ps_ptr k_cache, ps_ptr v_cache, ps_ptr pairs, int32_t n, uint64_t block_bytes);
 /* Raw log-probabilities, before any penalty: of the k most likely tokens, ties to the lowest id, and of tokens[i].
  * logits: f32 [b, vocab]  tokens: i32 [b]  top_ids: i32 [b, k]  top: f32 [b, k]  logprob: f32 [b]  rank: i32 [b] (1 = most likely) */

@@ -1,12 +1,16 @@
 // Who computes how many tokens in the next step: continuous batching (Orca) under a token budget, with prompts cut in
 // chunks that fill what the decodes leave (arXiv 2308.16369). Pure: no tensors, no clock. engine.ts calls schedule(),
-// computes the slices, and tells what came of them by advance() and finish().
+// computes the slices, and tells what came of them by advance() and finish(). plain.ts is the twin without the art.
 //
 // A sequence is admitted with blocks for all its known tokens, so that only decoding ever needs another one. When there
 // is none, the last of the running (lowest class, then latest arrival) gives its blocks up and waits again, to be
 // recomputed; much of it is often still cached. Running is kept in order of precedence, hence the first of them can take
 // from all others, and what fits alone in the pool always ends: add() refuses the rest. Waiting is first come, first
-// served within a class, and nobody passes a sequence that does not fit yet, so none starves.
+// served within a class, and nobody passes a sequence that does not fit yet, so none starves. A higher class does not
+// wait for a lower one: for its place or blocks the lower is preempted.
+//
+// The choices of a request are forks: the first computes the prompt, and the others, held until then, sample their
+// first token from the same logits.
 import { rootHash } from '../../queue/prefix.ts'
 import { RequestRefused } from '../errors.ts'
 import { Blocks } from './blocks.ts'
@@ -29,13 +33,18 @@ export type SchedulerOptions = {
   enablePrefixCaching: boolean
   /** End of sequence, from config.json and generation_config.json. */
   eosTokenIds: readonly number[]
+  /** Requests beyond so many waiting sequences are refused; no limit if absent. */
+  maxNumWaiting?: number
+  /** Admit a batch only when the last one has ended whole, for comparison. */
+  staticBatching?: boolean
 }
 
-/** Tokens [begin, begin + count) of a sequence, to be computed in one step; the last known one yields logits. */
-export type Slice = { sequence: Sequence; begin: number; count: number; yieldsToken: boolean }
+/** Tokens [begin, begin + count) of a sequence, to be computed in one step. The last known one yields logits, from which
+ * the sequence and its `forks` each sample a token. */
+export type Slice = { sequence: Sequence; begin: number; count: number; yieldsToken: boolean; forks: Sequence[] }
 
-/** The choices of one request. `held` wait until the first of them has computed the prompt, to share its blocks. */
-type Group = { live: Map<number, Sequence>; held: Sequence[] }
+/** The choices of one request. `held` are forked from `lead` when it has computed the prompt. */
+type Group = { live: Map<number, Sequence>; lead: Sequence | undefined; held: Sequence[] }
 
 export class Scheduler {
   readonly blocks: Blocks
@@ -48,6 +57,8 @@ export class Scheduler {
   readonly #groups = new Map<string, Group>()
   #held = 0
   #arrivals = 0
+  /** Of static batching: sequences may join those that run. */
+  #isOpen = true
   /** Blocks that stay free when another sequence is admitted, so that its neighbours can go on for a while. */
   readonly #reserve: number
 
@@ -60,6 +71,11 @@ export class Scheduler {
 
   get running(): readonly Sequence[] {
     return this.#running
+  }
+
+  /** Blocks to leave free in an admission; none when nobody else runs. */
+  get #spare(): number {
+    return this.#running.length === 0 ? 0 : this.#reserve
   }
 
   get waiting(): number {
@@ -92,12 +108,17 @@ export class Scheduler {
       else live.set(sequence.choice, sequence)
     }
     if (live.size === 0) return over
-    const [first, ...others] = live.values()
-    const held = request.prompt.length > this.#options.blockSize ? others : []
-    this.#groups.set(request.id, { live, held })
+    const { maxNumWaiting = Number.POSITIVE_INFINITY } = this.#options
+    if (this.waiting + live.size > maxNumWaiting) {
+      throw new RequestRefused(
+        'engine_unavailable',
+        `n: ${live.size} more sequences beside the ${this.waiting} that wait; at most ${maxNumWaiting} may, try again later`,
+      )
+    }
+    const [lead, ...held] = [...live.values()].filter(({ generated }) => generated === 0)
+    this.#groups.set(request.id, { live, lead, held })
     this.#held += held.length
-    this.#waiting.push(first!)
-    if (held.length === 0) for (const sequence of others) this.#waiting.push(sequence)
+    for (const sequence of live.values()) if (!held.includes(sequence)) this.#waiting.push(sequence)
     return over
   }
 
@@ -108,42 +129,64 @@ export class Scheduler {
     for (const sequence of dropped) if (sequence) this.finish(sequence)
   }
 
-  /** Decodes first, then prompts under way, then new sequences while there are budget, places and blocks. */
+  /** Decodes first, then prompts under way and new sequences by precedence, while there are budget, places and blocks. */
   schedule(): Slice[] {
+    const { maxNumBatchedTokens, enableChunkedPrefill, longPrefillTokenThreshold, blockSize } = this.#options
     const slices: Slice[] = []
-    let budget = this.#options.maxNumBatchedTokens
-    const give = (sequence: Sequence, limit: number) => {
-      const count = Math.min(sequence.uncomputed, limit, budget)
-      slices.push({ sequence, begin: sequence.computed, count, yieldsToken: count === sequence.uncomputed })
+    let budget = maxNumBatchedTokens
+    const give = (sequence: Sequence, count: number) => {
+      const yieldsToken = count === sequence.uncomputed
+      const forks = yieldsToken ? this.#fork(sequence) : []
+      slices.push({ sequence, begin: sequence.computed, count, yieldsToken, forks })
+      this.blocks.fill(sequence, count)
       budget -= count
     }
+
+    this.blocks.beginStep()
+    this.#open()
+    this.#makeWay()
     // A victim is always the last one, which has not been given anything yet.
     for (let i = 0; i < this.#running.length; i++) {
       const sequence = this.#running[i]!
       if (sequence.uncomputed === 1 && this.#makeRoom(sequence)) give(sequence, 1)
     }
-    const { enableChunkedPrefill, longPrefillTokenThreshold } = this.#options
-    const chunk = (enableChunkedPrefill && longPrefillTokenThreshold) || Number.POSITIVE_INFINITY
-    for (const sequence of this.#running) if (sequence.uncomputed > 1 && budget > 0) give(sequence, chunk)
-    while (budget > 0) {
-      const sequence = this.#admit(budget)
-      if (!sequence) break
-      give(sequence, chunk)
+
+    const chunk =
+      enableChunkedPrefill && longPrefillTokenThreshold > 0 ? longPrefillTokenThreshold : maxNumBatchedTokens
+    const limit = Math.max(chunk, blockSize)
+    let isFirst = true
+    const giveChunk = (sequence: Sequence) => {
+      if (!this.#skip(sequence) || (sequence.uncomputed === 1 && !this.blocks.grow(sequence))) return
+      let count = Math.min(sequence.uncomputed, limit, budget)
+      if (count < sequence.uncomputed) {
+        // Cut between blocks: half a block is of no use to those who share it.
+        const over = (sequence.computed + count) % blockSize
+        if (over < count) count -= over
+        else if (!isFirst && this.blocks.isShared(sequence)) return
+      }
+      isFirst = false
+      give(sequence, count)
     }
+    const admit = (before?: Sequence) => {
+      while (budget > 0) {
+        const next = this.#waiting.peek()
+        if (!next || (before && precedence(next, before) > 0) || !this.#admit(next, budget)) return
+        giveChunk(next)
+      }
+    }
+    for (const sequence of this.#running.filter(({ uncomputed }) => uncomputed > 1)) {
+      admit(sequence)
+      if (budget > 0) giveChunk(sequence)
+    }
+    admit()
     return slices
   }
 
   /** A slice was computed: its K and V are in the cache. */
-  advance({ sequence, count }: Slice): void {
+  advance({ sequence, count, forks }: Slice): void {
     sequence.computed += count
     this.blocks.publish(sequence)
-    if (this.#held === 0 || sequence.computed < sequence.request.prompt.length) return
-    const group = this.#groups.get(sequence.request.id)!
-    for (const other of group.held.splice(0)) {
-      // What it shares with its own request was not found in the cache.
-      other.cachedTokens = 0
-      this.#unhold(other)
-    }
+    for (const fork of forks) this.blocks.fork(sequence, fork)
   }
 
   ending(sequence: Sequence): Ending | null {
@@ -164,10 +207,10 @@ export class Scheduler {
       if (sequence.state === 'running') this.#leave(sequence)
       else this.#waiting.remove(sequence)
       // Those that waited for this one's prompt now wait for the next one's.
-      const next = group.held.shift()
-      if (next) this.#unhold(next)
+      if (sequence === group.lead) group.lead = this.#unhold(group)
     }
     sequence.state = 'finished'
+    this.#isOpen = false
   }
 
   checkIntegrity(): void {
@@ -177,37 +220,92 @@ export class Scheduler {
     }
   }
 
-  #admit(budget: number): Sequence | null {
-    const sequence = this.#waiting.peek()
-    if (!sequence || this.#running.length === this.#options.maxNumSeqs) return null
+  #admit(sequence: Sequence, budget: number): boolean {
+    if (this.#running.length === this.#options.maxNumSeqs || !this.#isOpen) return false
     const matched = this.blocks.match(sequence)
-    const cached = matched.length * this.blocks.size
-    if (!this.#options.enableChunkedPrefill && sequence.length - cached > budget) return null
-    if (!this.blocks.admit(sequence, matched, this.#running.length === 0 ? 0 : this.#reserve)) return null
+    const uncomputed = sequence.length - Math.min(matched.length * this.blocks.size, sequence.length - 1)
+    if (!this.#options.enableChunkedPrefill && uncomputed > budget) return false
+    if (!this.blocks.admit(sequence, matched, this.#spare)) return false
     this.#waiting.remove(sequence)
+    this.#run(sequence)
+    if (sequence.preemptions === 0) this.counts.prefixQueries += sequence.length
+    return true
+  }
+
+  /** What is in the cache need not be computed; false if the rest has to wait for the next step. */
+  #skip(sequence: Sequence): boolean {
+    const before = sequence.computed
+    const isReady = this.blocks.skip(sequence)
+    if (sequence.preemptions === 0) {
+      this.counts.prefixHits += sequence.computed - before
+      sequence.cachedTokens += sequence.computed - before
+    }
+    return isReady
+  }
+
+  /** The other choices of a lead whose prompt is computed in this step. Those that have no place, or no block for their
+   * first token, wait like any other. */
+  #fork(lead: Sequence): Sequence[] {
+    const group = this.#groups.get(lead.request.id)!
+    if (lead !== group.lead) return []
+    const room = Math.min(this.#options.maxNumSeqs - this.#running.length, this.blocks.free - 1 - this.#spare)
+    const forks = group.held.splice(0, Math.max(0, room))
+    this.#held -= forks.length
+    for (const fork of forks) {
+      fork.computed = lead.length
+      this.#run(fork)
+    }
+    while (group.held.length > 0) this.#unhold(group)
+    group.lead = undefined
+    return forks
+  }
+
+  #run(sequence: Sequence): void {
     sequence.state = 'running'
     let at = this.#running.length
     while (at > 0 && precedence(sequence, this.#running[at - 1]!) < 0) at--
     this.#running.splice(at, 0, sequence)
-    if (sequence.cachedTokens === null) {
-      this.counts.prefixQueries += sequence.length
-      this.counts.prefixHits += cached
-      sequence.cachedTokens = Math.min(cached, sequence.request.prompt.length)
+  }
+
+  /** Preempts running sequences of a lower class than the next to be admitted, if it then fits. */
+  #makeWay(): void {
+    const next = this.#waiting.peek()
+    if (!next || !this.#isOpen) return
+    const isLower = (sequence: Sequence | undefined) =>
+      sequence !== undefined && sequence.request.class > next.request.class
+    if (!isLower(this.#running.at(-1))) return
+    // At most: lower ones may share blocks, and not only with each other.
+    const theirs = this.#running.reduce((sum, each) => sum + (isLower(each) ? each.blocks.length : 0), 0)
+    const fits = (freed: number) => this.blocks.fits(next, this.blocks.match(next), this.#spare - freed)
+    if (!fits(theirs)) return
+    while (isLower(this.#running.at(-1)) && (this.#running.length === this.#options.maxNumSeqs || !fits(0))) {
+      this.#preempt(this.#running.at(-1)!)
     }
-    return sequence
   }
 
   /** Room for the token to be computed next, taken from the last of the running if need be; false if that is itself. */
   #makeRoom(sequence: Sequence): boolean {
     while (!this.blocks.grow(sequence)) {
       const victim = this.#running.at(-1)!
-      this.#leave(victim)
-      victim.state = 'waiting'
-      this.#waiting.push(victim)
-      this.counts.preemptions++
+      this.#preempt(victim)
       if (victim === sequence) return false
     }
     return true
+  }
+
+  #preempt(victim: Sequence): void {
+    this.#leave(victim)
+    victim.state = 'waiting'
+    victim.preemptions++
+    this.#waiting.push(victim)
+    this.counts.preemptions++
+  }
+
+  /** A static batch is made while it is not full, somebody waits and none of it has ended. */
+  #open(): void {
+    const isFull = this.#running.length === this.#options.maxNumSeqs || this.#waiting.size === 0
+    if (this.#running.length === 0 || !this.#options.staticBatching) this.#isOpen = true
+    else if (isFull) this.#isOpen = false
   }
 
   #leave(sequence: Sequence): void {
@@ -215,9 +313,12 @@ export class Scheduler {
     this.#running.splice(this.#running.indexOf(sequence), 1)
   }
 
-  #unhold(sequence: Sequence): void {
+  #unhold({ held }: Group): Sequence | undefined {
+    const next = held.shift()
+    if (!next) return undefined
     this.#held--
-    this.#waiting.push(sequence)
+    this.#waiting.push(next)
+    return next
   }
 
   /** Below the model's length a request may still be too long for this pool, and would wait for ever. */

@@ -33,13 +33,14 @@ export class Sequence {
   computed = 0
   /** The block table; empty unless running. */
   readonly blocks = new IntList()
-  /** Blocks of the table that can be found by their hash, counted from the first. */
+  /** Blocks of the table that are computed and can be found by their hash, counted from the first. */
   published = 0
-  /** Prompt tokens found in the cache at the first admission; null until then. */
-  cachedTokens: number | null = null
+  /** Tokens found in the cache, not counting what was computed for it before a preemption. */
+  cachedTokens = 0
+  preemptions = 0
   state: 'waiting' | 'running' | 'finished' = 'waiting'
   /** Hashes of the full blocks, as far as they were asked for. */
-  readonly #hashes: BlockHash[] = []
+  #hashes: BlockHash[] = []
   readonly #root: BlockHash
 
   constructor(
@@ -69,6 +70,12 @@ export class Sequence {
 
   get uncomputed(): number {
     return this.tokens.length - this.computed
+  }
+
+  /** Says what another choice of the request says, which is its own beginning or longer. */
+  continueFrom(parent: Sequence): void {
+    this.tokens.append(parent.tokens.view.subarray(this.tokens.length))
+    this.#hashes = parent.#hashes.slice()
   }
 
   /** Hash of block `index`, whose tokens must be known. */

@@ -140,8 +140,7 @@ test('the choices of a request equal requests of their own', () => {
   assert.equal(new Set(four.map(String)).size, 4)
   const engine = stories.engine({ enablePrefixCaching: false })
   finish(engine, [request('r', prompt, sampling)])
-  // 60 prompt tokens once, the 12 behind the last full block three times more.
-  assert.equal(engine.stats().promptTokens, 60 + 3 * 12)
+  assert.equal(engine.stats().promptTokens, prompt.length)
 })
 
 test('end of sequence, stop tokens, max_tokens and the length of the model end a sequence, with their reason', () => {
@@ -162,6 +161,46 @@ test('end of sequence, stop tokens, max_tokens and the length of the model end a
   assert.deepEqual(last({ maxTokens: 90 }, { maxModelLen: 64 }), { index: 3, finish: 'length', stopTokenId: undefined })
   const held = last({ stopTokenIds: [stop], minTokens: stopAt + 2, maxTokens: stopAt + 2 })
   assert.equal(held.index, stopAt + 1)
+})
+
+test('equal prompts and equal beginnings in a burst give what each gives alone', () => {
+  const sampled = (seed: string) => ({ maxTokens: 20, ignoreEos: true, temperature: 1, seed })
+  // 64 tokens are four blocks, so of equal prompts the last block is copied to compute its last token again.
+  const whole = [...prompt, 5, 6, 7, 8]
+  const burst = range(6, 0).map((i) => request(`${i}`, i < 3 ? whole : [...prompt, 20 + i], sampled(`${i}`)))
+  const expected = burst.map((each) => finish(stories.engine(), [each]).get(each.id))
+  for (const changes of [
+    {},
+    { longPrefillTokenThreshold: 16, maxNumBatchedTokens: 70 },
+    { maxNumBatchedTokens: 9, maxNumSeqs: 8 },
+  ]) {
+    const engine = stories.engine(changes)
+    const outputs = finish(engine, burst)
+    for (const [i, { id }] of burst.entries())
+      assert.deepEqual(outputs.get(id), expected[i], `${id} ${JSON.stringify(changes)}`)
+    // 48 of the common 60 are whole blocks.
+    assert.equal(engine.stats().promptTokens, 64 + 2 * 1 + 3 * (61 - 48))
+  }
+})
+
+test('n = 8: one prefill, blocks of the prompt and diverging tails, and the answers of eight requests of their own', () => {
+  const sampling = { n: 8, maxTokens: 12, ignoreEos: true, temperature: 1, seed: '5' }
+  const engine = stories.engine()
+  engine.add(request('r', prompt, sampling))
+  const outputs = engine.step()
+  const held = () => engine.stats().totalBlocks - engine.stats().freeBlocks
+  assert.deepEqual([outputs.length, held()], [8, 4])
+  outputs.push(...engine.step())
+  // Seven copies of the fourth block, which holds 12 tokens of the prompt.
+  assert.deepEqual([held(), engine.stats().promptTokens], [3 + 8, prompt.length])
+  outputs.push(...drain(engine))
+  for (const choice of range(8, 0)) {
+    const ids = tokensOf(outputs).flatMap((output) => (output.choice === choice ? [output.token] : []))
+    // A request of its own that is only this choice: the others are over before they begin.
+    const resume = range(8, 0).map((other) => (other === choice ? new Uint32Array() : new Uint32Array(12)))
+    const own = finish(stories.engine({ enablePrefixCaching: false }), [request('r', prompt, sampling, { resume })])
+    assert.deepEqual(own.get('r')![choice], ids)
+  }
 })
 
 test('a resume that was already complete ends at once, without a step of the model', () => {
@@ -231,10 +270,10 @@ test('cached tokens come with the first token, and are not those a choice shares
   }
   const pattern = (found: number) => [
     [0, 0, found],
-    [0, 1, undefined],
     [1, 0, 0],
-    [0, 2, undefined],
+    [0, 1, undefined],
     [1, 1, undefined],
+    [0, 2, undefined],
     [1, 2, undefined],
   ]
   assert.deepEqual(cached(), pattern(0))

@@ -19,15 +19,15 @@ test('a prompt is cut in chunks that fill what the decodes leave of the budget',
 })
 
 test('the long-prefill threshold leaves budget to the prompts behind', () => {
-  const simulation = new Simulation({ longPrefillTokenThreshold: 6 })
-  simulation.add(request('long', range(20)))
-  simulation.add(request('short', range(5, 50)))
-  simulation.step()
-  assert.deepEqual(simulation.steps[0], [
-    { name: 'long/0', begin: 0, count: 6 },
-    { name: 'short/0', begin: 0, count: 5 },
-  ])
+  const simulation = new Simulation({ longPrefillTokenThreshold: 10, maxNumBatchedTokens: 16 })
+  simulation.add(request('long', range(20), { maxTokens: 2 }))
+  simulation.add(request('short', range(5, 50), { maxTokens: 2 }))
   simulation.run()
+  // Cut between blocks of four, so that what is computed can be shared.
+  assert.deepEqual(
+    simulation.steps.map((step) => step.map(({ name, count }) => `${name}:${count}`).join(' ')),
+    ['long/0:8 short/0:5', 'short/0:1 long/0:8', 'long/0:4', 'long/0:1'],
+  )
 })
 
 test('without chunked prefill a prompt waits for a step that takes it whole', () => {
@@ -167,41 +167,101 @@ test('sequences end by max_tokens, the length of the model, end of sequence and 
   assert.equal(ending([], { stopTokenIds: [4] }), null)
 })
 
-test('the choices of a request compute its full prompt blocks once', () => {
-  for (const enablePrefixCaching of [true, false]) {
-    const simulation = new Simulation({ enablePrefixCaching })
-    simulation.add(request('r', range(30), { n: 5, maxTokens: 3 }))
+test('a higher class does not wait for the places or the blocks of a lower one', () => {
+  for (const changes of [{ maxNumSeqs: 2 }, { numBlocks: 16, maxModelLen: 64 }]) {
+    const simulation = new Simulation(changes)
+    for (const id of ['a', 'b'])
+      simulation.add(request(id, range(20, id.charCodeAt(0)), { maxTokens: 10 }, { class: 5 }))
+    for (let i = 0; i < 3; i++) simulation.step()
+    simulation.add(request('urgent', range(30, 300), { maxTokens: 3 }, { class: 1 }))
+    const names = simulation.step().map(({ sequence }) => sequence.request.id)
+    assert.deepEqual(names, ['a', 'urgent'])
+    assert.equal(simulation.scheduler.counts.preemptions, 1)
     simulation.run()
-    const computed = simulation.steps.flat().filter(({ name }) => name !== 'r/0')
-    // Seven full blocks are shared: each of the others computes the last two prompt tokens, then decodes two.
-    assert.equal(
-      computed.reduce((sum, { count }) => sum + count, 0),
-      4 * (2 + 2),
-    )
-    assert.equal(simulation.finished.length, 5)
+    assert.deepEqual(simulation.finished, ['urgent/0', 'a/0', 'b/0'])
   }
 })
 
-test('when the choice that computes the prompt is aborted, the next one does it for the others', () => {
-  const simulation = new Simulation({ maxNumBatchedTokens: 8 })
-  simulation.add(request('r', range(30), { n: 3, maxTokens: 3 }))
+test('a higher class overtakes the long prompts of a lower one, and nobody is preempted in vain', () => {
+  const simulation = new Simulation({ numBlocks: 64, maxModelLen: 250 })
+  simulation.add(request('keeps', range(100, 900), { maxTokens: 90 }, { class: 0 }))
+  for (let i = 0; i < 5; i++) simulation.step()
+  simulation.add(request('low', range(60), { maxTokens: 4 }, { class: 5 }))
   simulation.step()
-  simulation.scheduler.abort('r', 0)
-  assert.equal(simulation.scheduler.waiting, 2)
+  simulation.add(request('short', range(8, 500), { maxTokens: 1 }, { class: 1 }))
+  assert.deepEqual(
+    simulation.step().map(({ sequence, count }) => `${sequence.request.id}:${count}`),
+    ['keeps:1', 'short:8', 'low:20'],
+  )
+  // Does not fit beside 'keeps', with or without the blocks of 'low'.
+  simulation.add(request('large', range(160, 2000), { maxTokens: 4 }, { class: 1 }))
+  simulation.step()
+  assert.equal(simulation.scheduler.counts.preemptions, 0)
   simulation.run()
-  assert.deepEqual(simulation.finished, ['r/1', 'r/2'])
 })
 
-test('without prefix caching requests share nothing', () => {
-  const hits = [true, false].map((enablePrefixCaching) => {
-    const simulation = new Simulation({ enablePrefixCaching })
-    for (const id of ['a', 'b']) {
-      simulation.add(request(id, range(30), { maxTokens: 1 }))
-      simulation.run()
+test('a step costs the same whether ten or ten thousand sequences wait', () => {
+  const touches = [10, 10_000].map((waiting) => {
+    let touched = 0
+    const simulation = new Simulation({ maxNumSeqs: 4, maxNumBatchedTokens: 16 })
+    for (let i = 0; i < waiting; i++) {
+      const counted = request(`${i}`, [i % 7, 1, 2, 3, 4, 5, 6], { n: 1 + (i % 2), maxTokens: 4 })
+      // Whatever looks at a sequence that waits reads its request.
+      simulation.add(
+        new Proxy(counted, {
+          get(target, field) {
+            touched++
+            return Reflect.get(target, field)
+          },
+        }),
+      )
     }
-    return simulation.scheduler.counts.prefixHits
+    touched = 0
+    const most = range(10).map(() => {
+      const before = touched
+      for (const slice of simulation.scheduler.schedule()) {
+        simulation.scheduler.advance(slice)
+        for (const sequence of slice.yieldsToken ? [slice.sequence, ...slice.forks] : []) {
+          sequence.tokens.push(1)
+          if (simulation.scheduler.ending(sequence)) simulation.scheduler.finish(sequence)
+        }
+      }
+      return touched - before
+    })
+    return Math.max(...most)
   })
-  assert.deepEqual(hits, [28, 0])
+  // A heap is deeper by log2(1000) comparisons for each sequence that comes or goes.
+  assert.ok(touches[1]! < touches[0]! + 4 * 2 * 10 * 4, `${touches}`)
+})
+
+test('the waiting queue is bounded if it is told so, and what leaves makes room', () => {
+  const simulation = new Simulation({ maxNumWaiting: 5 })
+  simulation.add(request('a', range(4), { n: 4 }))
+  assert.throws(
+    () => simulation.add(request('b', range(4), { n: 2 })),
+    /n: 2 more sequences beside the 4 that wait; at most 5/,
+  )
+  assert.equal(simulation.scheduler.waiting, 4)
+  simulation.scheduler.abort('a', 3)
+  simulation.add(request('b', range(4), { n: 2 }))
+  simulation.run()
+  assert.equal(simulation.finished.length, 5)
+})
+
+test('static batching, for comparison: nobody joins before all have ended', () => {
+  const simulation = new Simulation({ maxNumSeqs: 2, staticBatching: true })
+  for (const [id, maxTokens] of [
+    ['a', 3],
+    ['b', 5],
+    ['c', 2],
+  ] as const) {
+    simulation.add(request(id, [1], { maxTokens }))
+  }
+  simulation.run()
+  assert.deepEqual(
+    simulation.steps.map((step) => step.map(({ name }) => name[0]).join('')),
+    ['ab', 'ab', 'ab', 'b', 'b', 'c', 'c'],
+  )
 })
 
 test('an aborted request, running, waiting or half finished, leaves nothing behind', () => {

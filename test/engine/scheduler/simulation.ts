@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { Scheduler, type SchedulerOptions, type Slice } from '../../../engine/scheduler/scheduler.ts'
 import type { Sequence, SequenceRequest } from '../../../engine/scheduler/sequence.ts'
+import { Memory } from './memory.ts'
 
 export const defaults: SchedulerOptions = {
   blockSize: 4,
@@ -30,9 +31,11 @@ export class Simulation {
   /** Outputs by `id/choice`. */
   readonly outputs = new Map<string, number[]>()
   readonly finished: string[] = []
+  readonly #memory: Memory
 
   constructor(options: Partial<SchedulerOptions> = {}) {
     this.options = { ...defaults, ...options }
+    this.#memory = new Memory(this.options.numBlocks, this.options.blockSize)
     this.scheduler = new Scheduler(this.options)
   }
 
@@ -44,19 +47,30 @@ export class Simulation {
     const slices = this.scheduler.schedule()
     this.#check(slices)
     this.steps.push(slices.map(({ sequence, begin, count }) => ({ name: nameOf(sequence), begin, count })))
-    for (const slice of slices) {
-      this.scheduler.advance(slice)
-      if (!slice.yieldsToken) continue
-      const { sequence } = slice
-      const token = nextToken(sequence)
-      this.outputs.set(nameOf(sequence), [...(this.outputs.get(nameOf(sequence)) ?? []), token])
-      sequence.tokens.push(token)
-      if (!this.scheduler.ending(sequence)) continue
-      this.scheduler.finish(sequence)
-      this.finished.push(nameOf(sequence))
+    this.#memory.step(slices, this.scheduler.blocks.copies)
+    for (const slice of slices) this.scheduler.advance(slice)
+    for (const { sequence, yieldsToken, forks } of slices) {
+      if (yieldsToken) for (const each of [sequence, ...forks]) this.#sample(each)
     }
     this.scheduler.checkIntegrity()
     return slices
+  }
+
+  #sample(sequence: Sequence): void {
+    const token = nextToken(sequence)
+    const name = nameOf(sequence)
+    const output = this.outputs.get(name) ?? []
+    output.push(token)
+    this.outputs.set(name, output)
+    sequence.tokens.push(token)
+    if (!this.scheduler.ending(sequence)) return
+    this.scheduler.finish(sequence)
+    this.finished.push(name)
+  }
+
+  /** Tokens computed so far. */
+  get computed(): number {
+    return this.steps.flat().reduce((sum, { count }) => sum + count, 0)
   }
 
   run(limit = 10_000): void {
