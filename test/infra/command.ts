@@ -1,5 +1,4 @@
 // What a container runs: the ENTRYPOINT of its image with the manifest's arguments, read as the CLI would read it.
-
 import { readFileSync } from 'node:fs'
 import type { EngineConfig } from '../../engine/config.ts'
 import type { GatewayConfig } from '../../gateway/config.ts'
