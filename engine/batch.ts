@@ -3,7 +3,8 @@
 import type { Batch } from './models/layers.ts'
 import type { Device } from './native/device.ts'
 import type { Tensor } from './native/tensor.ts'
-import type { SchedulerOptions, Slice } from './scheduler/scheduler.ts'
+import type { SchedulerOptions } from './scheduler/limits.ts'
+import type { Slice } from './scheduler/scheduler.ts'
 
 type Limits = Pick<SchedulerOptions, 'blockSize' | 'maxModelLen' | 'maxNumSeqs' | 'maxNumBatchedTokens'>
 type Field = { host: Int32Array; device: Tensor }

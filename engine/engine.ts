@@ -5,12 +5,14 @@
 // in the batch, how prompts are cut in chunks, what is cached, or where it was preempted or resumed.
 import type { FailureCode } from '../queue/event.ts'
 import { BatchPacker } from './batch.ts'
+import { BeamSearch } from './beam.ts'
 import { RequestRefused } from './errors.ts'
 import type { Model } from './models/index.ts'
 import type { Device } from './native/device.ts'
 import { Commands, type KvLayer } from './native/ops.ts'
 import { type Logprob, Sampler } from './sample/sampler.ts'
-import { Scheduler, type SchedulerOptions, type Slice } from './scheduler/scheduler.ts'
+import type { SchedulerOptions } from './scheduler/limits.ts'
+import { Scheduler, type Slice } from './scheduler/scheduler.ts'
 import type { Sequence, SequenceRequest } from './scheduler/sequence.ts'
 
 export type { SequenceRequest } from './scheduler/sequence.ts'
@@ -69,12 +71,15 @@ export class Engine {
   readonly #sampler: Sampler
   readonly #commands: Commands
   readonly #kv: KvLayer[]
+  readonly #options: EngineOptions
+  readonly #searches = new Map<string, BeamSearch>()
   /** Outputs that need no computing: the next step delivers them. */
   #early: StepOutput[] = []
   readonly #counts = { steps: 0, stepTokens: 0, stepSequences: 0, promptTokens: 0, generationTokens: 0 }
 
   constructor(model: Model, device: Device, options: EngineOptions) {
     this.#model = model
+    this.#options = options
     this.#scheduler = new Scheduler(options)
     this.#packer = new BatchPacker(device, options)
     this.#sampler = new Sampler(device, { vocabularySize: model.config.vocabularySize, ...options })
@@ -87,8 +92,12 @@ export class Engine {
     try {
       this.#checkIds('prompt', request.prompt)
       for (const ids of request.resume) this.#checkIds('resume', ids)
-      this.#sampler.check(request.sampling)
-      for (const { sequence, ending } of this.#scheduler.add(request)) {
+      const search = request.sampling.useBeamSearch ? new BeamSearch(request, this.#options) : null
+      const { sampling } = search?.request ?? request
+      this.#sampler.check(sampling)
+      const over = this.#scheduler.add(search?.request ?? request)
+      if (search) this.#searches.set(request.id, search)
+      for (const { sequence, ending } of over) {
         const { reason: finish, ...rest } = ending
         const { choice, generated: index } = sequence
         this.#early.push({ type: 'finish', id: request.id, choice, index, finish, ...rest })
@@ -101,7 +110,9 @@ export class Engine {
 
   /** A request, or one of its choices; its blocks are free for the next step. What is not here is ignored. */
   abort(id: string, choice?: number): void {
-    this.#scheduler.abort(id, choice)
+    // The beams of a search are not its choices, which come at its end.
+    if (!this.#searches.has(id)) this.#scheduler.abort(id, choice)
+    else if (choice === undefined && this.#searches.delete(id)) this.#scheduler.abort(id)
     const isDropped = (early: StepOutput) =>
       early.id === id && (choice === undefined || ('choice' in early && early.choice === choice))
     this.#early = this.#early.filter((early) => !isDropped(early))
@@ -131,7 +142,11 @@ export class Engine {
     for (const slice of slices) this.#scheduler.advance(slice)
     if (sampling.length > 0) {
       const { tokens, logprobs } = this.#sampler.read(sampling)
-      for (const [i, sequence] of sampling.entries()) outputs.push(this.#accept(sequence, tokens[i]!, logprobs[i]))
+      for (const [i, sequence] of sampling.entries()) {
+        const search = this.#searches.get(sequence.request.id)
+        if (search) outputs.push(...this.#offer(search, sequence, logprobs[i]!))
+        else outputs.push(this.#accept(sequence, tokens[i]!, logprobs[i]))
+      }
     }
     return outputs
   }
@@ -182,6 +197,29 @@ export class Engine {
       ...(ending?.stopTokenId !== undefined && { stopTokenId: ending.stopTokenId }),
       ...(isFirst && { cachedTokens: Math.min(sequence.cachedTokens, request.prompt.length) }),
     }
+  }
+
+  /** The answers of a beam search come all at once, each as a choice, when the last beam has said the last candidates. */
+  #offer(search: BeamSearch, sequence: Sequence, [, ...candidates]: Logprob[]): StepOutput[] {
+    const answers = search.offer(this.#scheduler, sequence, candidates)
+    if (!answers) return []
+    const { id, prompt, sampling, resume } = search.asked
+    this.#searches.delete(id)
+    return answers.flatMap(({ tokens, ending: { reason: finish, ...rest } }, choice): StepOutput[] => {
+      const from = resume[choice]?.length ?? 0
+      if (from >= tokens.length) return [{ type: 'finish', id, choice, index: tokens.length, finish, ...rest }]
+      const cachedTokens = choice === 0 ? Math.min(sequence.cachedTokens, prompt.length) : 0
+      return tokens.slice(from).map(({ token, records }, i) => ({
+        type: 'token',
+        id,
+        choice,
+        token,
+        index: from + i,
+        ...(sampling.logprobs !== null && { logprobs: records }),
+        ...(from + i === tokens.length - 1 && { finish, ...rest }),
+        ...(i === 0 && { cachedTokens }),
+      }))
+    })
   }
 
   #count(slices: Slice[], generated: number): void {

@@ -32,6 +32,10 @@ export const Sampling = z.object({
   skipSpecialTokens: z.boolean(),
   /** null: no log-probabilities; k: those of the sampled token and of the k most likely. */
   logprobs: z.int().min(0).nullable(),
+  /** The n best of n beams instead of n samples; temperature and penalties do not count. */
+  useBeamSearch: z.boolean().optional(),
+  /** Of beam search: answers are ranked by log-probability / length ^ lengthPenalty; 1 if absent. */
+  lengthPenalty: z.number().optional(),
 })
 export type Sampling = z.infer<typeof Sampling>
 

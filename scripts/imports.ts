@@ -34,7 +34,7 @@ const rules: { files: RegExp; may: RegExp; types?: RegExp }[] = [
     types: /^engine\/(weights\/|batch\.ts)/,
   },
   { files: /^engine\/batch\.ts/, may: /^engine\/native\//, types: /^engine\/(scheduler\/|models\/|engine\.ts)/ },
-  { files: /^engine\/engine\.ts/, may: /^engine\/(scheduler|sample|models|native|batch\.ts|errors\.ts)/ },
+  { files: /^engine\/engine\.ts/, may: /^engine\/(scheduler|sample|models|native|batch|beam\.ts|errors\.ts)/ },
   { files: /^engine\//, may: /^engine\// },
 ]
 

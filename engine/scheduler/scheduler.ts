@@ -14,30 +14,9 @@
 import { rootHash } from '../../queue/prefix.ts'
 import { RequestRefused } from '../errors.ts'
 import { Blocks } from './blocks.ts'
+import { checkOptions, refuseMisfit, type SchedulerOptions, spareBlocks } from './limits.ts'
 import { type Ending, precedence, Sequence, type SequenceRequest } from './sequence.ts'
 import { WaitingQueue } from './waiting.ts'
-
-export type SchedulerOptions = {
-  /** Tokens of KV per block. */
-  blockSize: number
-  /** KV blocks of the pool. */
-  numBlocks: number
-  /** Prompt and output of a sequence together; it finishes with `length` there. */
-  maxModelLen: number
-  maxNumSeqs: number
-  /** Token budget of a step, prefill and decode together. */
-  maxNumBatchedTokens: number
-  /** A prompt gets at most this many tokens of a step; 0: the whole budget. */
-  longPrefillTokenThreshold: number
-  enableChunkedPrefill: boolean
-  enablePrefixCaching: boolean
-  /** End of sequence, from config.json and generation_config.json. */
-  eosTokenIds: readonly number[]
-  /** Requests beyond so many waiting sequences are refused; no limit if absent. */
-  maxNumWaiting?: number
-  /** Admit a batch only when the last one has ended whole, for comparison. */
-  staticBatching?: boolean
-}
 
 /** Tokens [begin, begin + count) of a sequence, to be computed in one step. The last known one yields logits, from which
  * the sequence and its `forks` each sample a token. */
@@ -66,7 +45,7 @@ export class Scheduler {
     checkOptions(options)
     this.#options = options
     this.blocks = new Blocks(options.numBlocks, options.blockSize)
-    this.#reserve = Math.floor(options.numBlocks / 100)
+    this.#reserve = spareBlocks(options)
   }
 
   get running(): readonly Sequence[] {
@@ -94,12 +73,13 @@ export class Scheduler {
   /** Throws RequestRefused if it can never run. Returns the choices that their resumed ids have already ended. */
   add(request: SequenceRequest): { sequence: Sequence; ending: Ending }[] {
     if (this.#groups.has(request.id)) throw new Error(`request ${request.id} is already in the engine`)
-    this.#refuseMisfit(request)
+    refuseMisfit(request, this.#options)
     const arrival = this.#arrivals++
     // Without the prefix cache a root of its own lets the choices of one request share, and nobody else.
     const salt = this.#options.enablePrefixCaching ? request.salt : `${request.salt}\nrequest ${arrival}`
     const root = rootHash(salt, request.adapter)
-    const all = Array.from({ length: request.sampling.n }, (_, i) => new Sequence(request, i, arrival, root))
+    const count = request.sampling.useBeamSearch ? 1 : request.sampling.n
+    const all = Array.from({ length: count }, (_, i) => new Sequence(request, i, arrival, root))
     const over: { sequence: Sequence; ending: Ending }[] = []
     const live = new Map<number, Sequence>()
     for (const sequence of all) {
@@ -180,6 +160,26 @@ export class Scheduler {
     }
     admit()
     return slices
+  }
+
+  /** Another choice of the request, which says what `parent` says and is computed as far; of a beam search. It
+   * waits if there is no place. */
+  fork(parent: Sequence, choice: number): Sequence {
+    const child = parent.fork(choice)
+    this.#groups.get(parent.request.id)!.live.set(choice, child)
+    if (parent.state === 'running' && this.#running.length < this.#options.maxNumSeqs) {
+      this.blocks.fork(parent, child)
+      this.#run(child)
+    } else {
+      this.#waiting.push(child)
+    }
+    return child
+  }
+
+  /** The sequence goes on with this token. */
+  extend(sequence: Sequence, token: number): void {
+    sequence.tokens.push(token)
+    if (sequence.state === 'waiting') this.#waiting.tokens++
   }
 
   /** A slice was computed: its K and V are in the cache. */
@@ -319,43 +319,5 @@ export class Scheduler {
     this.#held--
     this.#waiting.push(next)
     return next
-  }
-
-  /** Below the model's length a request may still be too long for this pool, and would wait for ever. */
-  #refuseMisfit({ prompt, sampling }: SequenceRequest): void {
-    const { maxModelLen, numBlocks, blockSize } = this.#options
-    if (prompt.length === 0) throw new RequestRefused('request_failed', 'prompt: empty; give at least one token')
-    if (prompt.length >= maxModelLen) {
-      throw new RequestRefused(
-        'context_length_exceeded',
-        `prompt: ${prompt.length} tokens; at most ${maxModelLen - 1} leave room for an answer (--max-model-len ${maxModelLen})`,
-      )
-    }
-    // The last token is sampled, never computed.
-    const longest = Math.min(prompt.length + sampling.maxTokens, maxModelLen) - 1
-    if (this.blocks.needed(longest) > numBlocks) {
-      throw new RequestRefused(
-        'context_length_exceeded',
-        `max_tokens: ${prompt.length} prompt tokens and up to ${sampling.maxTokens} more do not fit in the ` +
-          `${numBlocks * blockSize} tokens of KV cache; lower max_tokens or raise --kv-cache-memory-bytes`,
-      )
-    }
-  }
-}
-
-function checkOptions(options: SchedulerOptions): void {
-  const { maxNumSeqs, maxNumBatchedTokens, maxModelLen, numBlocks, blockSize, enableChunkedPrefill } = options
-  for (const [name, value] of Object.entries({ maxNumSeqs, maxNumBatchedTokens, maxModelLen, numBlocks, blockSize })) {
-    if (!Number.isInteger(value) || value < 1) throw new Error(`${name}: ${value}; must be a whole number above 0`)
-  }
-  if (maxNumBatchedTokens < maxNumSeqs) {
-    throw new Error(
-      `--max-num-batched-tokens ${maxNumBatchedTokens} is below --max-num-seqs ${maxNumSeqs}: not every sequence would get a token per step`,
-    )
-  }
-  if (!enableChunkedPrefill && maxNumBatchedTokens < maxModelLen) {
-    throw new Error(
-      `--max-num-batched-tokens ${maxNumBatchedTokens} is below --max-model-len ${maxModelLen}: without chunked prefill a long prompt would never run`,
-    )
   }
 }

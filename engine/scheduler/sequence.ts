@@ -72,6 +72,12 @@ export class Sequence {
     return this.tokens.length - this.computed
   }
 
+  fork(choice: number): Sequence {
+    const child = new Sequence(this.request, choice, this.arrival, this.#root)
+    child.continueFrom(this)
+    return child
+  }
+
   /** Says what another choice of the request says, which is its own beginning or longer. */
   continueFrom(parent: Sequence): void {
     this.tokens.append(parent.tokens.view.subarray(this.tokens.length))

@@ -1,7 +1,8 @@
 // Drives a scheduler with a model that is not there: every slice computes, every logit row gives the next token of a
 // fixed rule. Checks after every step what must always hold.
 import assert from 'node:assert/strict'
-import { Scheduler, type SchedulerOptions, type Slice } from '../../../engine/scheduler/scheduler.ts'
+import type { SchedulerOptions } from '../../../engine/scheduler/limits.ts'
+import { Scheduler, type Slice } from '../../../engine/scheduler/scheduler.ts'
 import type { Sequence, SequenceRequest } from '../../../engine/scheduler/sequence.ts'
 import { Memory } from './memory.ts'
 
