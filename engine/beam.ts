@@ -6,7 +6,7 @@
 // The search is over at max_tokens, or as soon as no beam can still come before the n-th best that has ended: with the
 // same result as going on.
 import type { Logprob } from './sample/sampler.ts'
-import type { Scheduler } from './scheduler/scheduler.ts'
+import type { Scheduling } from './scheduler/scheduler.ts'
 import type { Ending, Sequence, SequenceRequest } from './scheduler/sequence.ts'
 
 /** Some tokens of an answer: the last of them, and those before it. */
@@ -44,7 +44,7 @@ export class BeamSearch {
   }
 
   /** What a beam may say next, likeliest first. When all beams have been heard they go on; at the end, the answers. */
-  offer(scheduler: Scheduler, sequence: Sequence, candidates: Logprob[]): Answer[] | null {
+  offer(scheduler: Scheduling, sequence: Sequence, candidates: Logprob[]): Answer[] | null {
     if (this.#beams.size === 0) this.#beams.set(sequence, { hypothesis: null, candidates: null })
     this.#beams.get(sequence)!.candidates = candidates
     for (const beam of this.#beams.values()) if (!beam.candidates) return null
@@ -89,7 +89,7 @@ export class BeamSearch {
   }
 
   /** A beam goes on with its first continuation and is forked for every other one. */
-  #advance(scheduler: Scheduler, next: { from: Sequence; hypothesis: Hypothesis }[]): void {
+  #advance(scheduler: Scheduling, next: { from: Sequence; hypothesis: Hypothesis }[]): void {
     const beams = new Map<Sequence, Beam>()
     const survivors = new Set(next.map(({ from }) => from))
     for (const sequence of this.#beams.keys()) if (!survivors.has(sequence)) scheduler.finish(sequence)

@@ -12,7 +12,8 @@ import type { Device } from './native/device.ts'
 import { Commands, type KvLayer } from './native/ops.ts'
 import { type Logprob, Sampler } from './sample/sampler.ts'
 import type { SchedulerOptions } from './scheduler/limits.ts'
-import { Scheduler, type Slice } from './scheduler/scheduler.ts'
+import { PlainScheduler } from './scheduler/plain.ts'
+import { Scheduler, type Scheduling, type Slice } from './scheduler/scheduler.ts'
 import type { Sequence, SequenceRequest } from './scheduler/sequence.ts'
 
 export type { SequenceRequest } from './scheduler/sequence.ts'
@@ -66,7 +67,7 @@ export type EngineStats = {
 
 export class Engine {
   readonly #model: Model
-  readonly #scheduler: Scheduler
+  readonly #scheduler: Scheduling
   readonly #packer: BatchPacker
   readonly #sampler: Sampler
   readonly #commands: Commands
@@ -80,7 +81,7 @@ export class Engine {
   constructor(model: Model, device: Device, options: EngineOptions) {
     this.#model = model
     this.#options = options
-    this.#scheduler = new Scheduler(options)
+    this.#scheduler = options.policy === 'plain' ? new PlainScheduler(options) : new Scheduler(options)
     this.#packer = new BatchPacker(device, options)
     this.#sampler = new Sampler(device, { vocabularySize: model.config.vocabularySize, ...options })
     this.#commands = new Commands(device)

@@ -21,8 +21,9 @@ export type SchedulerOptions = {
   eosTokenIds: readonly number[]
   /** Requests beyond so many waiting sequences are refused; no limit if absent. */
   maxNumWaiting?: number
-  /** Admit a batch only when the last one has ended whole, for comparison. */
-  staticBatching?: boolean
+  /** For comparison; 'continuous' if absent. static: a batch is admitted when the last one has ended whole. plain: see
+   * plain.ts. */
+  policy?: 'continuous' | 'static' | 'plain'
 }
 
 /** Blocks that stay free when another sequence is admitted, so that its neighbours can go on for a while. */

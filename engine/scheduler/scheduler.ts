@@ -25,6 +25,11 @@ export type Slice = { sequence: Sequence; begin: number; count: number; yieldsTo
 /** The choices of one request. `held` are forked from `lead` when it has computed the prompt. */
 type Group = { live: Map<number, Sequence>; lead: Sequence | undefined; held: Sequence[] }
 
+/** What the engine needs of a scheduler: this one, or plain.ts. */
+export type Scheduling = Omit<Scheduler, 'blocks'> & {
+  readonly blocks: Pick<Blocks, 'total' | 'free' | 'named' | 'copies'>
+}
+
 export class Scheduler {
   readonly blocks: Blocks
   /** Counters since the start; the prefix figures in tokens. */
@@ -304,7 +309,7 @@ export class Scheduler {
   /** A static batch is made while it is not full, somebody waits and none of it has ended. */
   #open(): void {
     const isFull = this.#running.length === this.#options.maxNumSeqs || this.#waiting.size === 0
-    if (this.#running.length === 0 || !this.#options.staticBatching) this.#isOpen = true
+    if (this.#running.length === 0 || this.#options.policy !== 'static') this.#isOpen = true
     else if (isFull) this.#isOpen = false
   }
 

@@ -116,6 +116,16 @@ for (const [name, sampling] of Object.entries(samplings)) {
   })
 }
 
+test('the plain scheduler and static batches give the same ids', () => {
+  const crowd = others(24)
+  const named = Object.entries(samplings).map(([name, sampling]) => request(name, prompt, sampling))
+  const run = (policy: NonNullable<EngineOptions['policy']>) =>
+    finish(stories.engine({ policy, maxNumSeqs: 16, numBlocks: 64 }), [...crowd, ...named])
+  const expected = run('continuous')
+  assert.deepEqual(run('plain'), expected)
+  assert.deepEqual(run('static'), expected)
+})
+
 test('not only the ids: log-probabilities are the same to the last bit', () => {
   const asked = request('r', prompt, { maxTokens: 30, ignoreEos: true, temperature: 1, seed: '3', logprobs: 4 })
   const records = (changes: Partial<EngineOptions>, crowd: SequenceRequest[], times = 1) => {

@@ -249,7 +249,7 @@ test('the waiting queue is bounded if it is told so, and what leaves makes room'
 })
 
 test('static batching, for comparison: nobody joins before all have ended', () => {
-  const simulation = new Simulation({ maxNumSeqs: 2, staticBatching: true })
+  const simulation = new Simulation({ maxNumSeqs: 2, policy: 'static' })
   for (const [id, maxTokens] of [
     ['a', 3],
     ['b', 5],
