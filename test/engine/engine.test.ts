@@ -193,6 +193,25 @@ test('equal prompts and equal beginnings in a burst give what each gives alone',
   }
 })
 
+test('ten users ask about one document at once: nine report its tokens as cached, and it is computed once', () => {
+  const document = range(160, 10)
+  const users = range(10, 0).map((i) =>
+    request(`${i}`, [...document, 300 + i, 5, 6, 7], { maxTokens: 4, ignoreEos: true }),
+  )
+  for (const maxNumBatchedTokens of [512, 64]) {
+    const engine = stories.engine({ maxNumBatchedTokens })
+    for (const user of users) engine.add(user)
+    const outputs = tokensOf(drain(engine))
+    const cached = outputs.flatMap(({ cachedTokens }) => (cachedTokens === undefined ? [] : [cachedTokens]))
+    assert.deepEqual(cached, [0, ...range(9).map(() => 160)])
+    assert.equal(engine.stats().promptTokens, 160 + 10 * 4)
+    for (const user of users) {
+      const own = outputs.flatMap(({ id, token }) => (id === user.id ? [token] : []))
+      assert.deepEqual([own], finish(stories.engine({ enablePrefixCaching: false }), [user]).get(user.id))
+    }
+  }
+})
+
 test('n = 8: one prefill, blocks of the prompt and diverging tails, and the answers of eight requests of their own', () => {
   const sampling = { n: 8, maxTokens: 12, ignoreEos: true, temperature: 1, seed: '5' }
   const engine = stories.engine()
