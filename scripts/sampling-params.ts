@@ -25,6 +25,9 @@ export type SamplingOptions = {
   include_stop_str_in_output?: boolean
   skip_special_tokens?: boolean
   logprobs?: number | null
+  /** The n best of n beams instead of n samples. */
+  use_beam_search?: boolean
+  length_penalty?: number
 }
 type CamelFields = Omit<Sampling, 'stop' | 'seed' | 'logitBias'> & {
   seed: number | bigint
@@ -54,6 +57,8 @@ const snakeNames = {
   include_stop_str_in_output: 'includeStopString',
   skip_special_tokens: 'skipSpecialTokens',
   logprobs: 'logprobs',
+  use_beam_search: 'useBeamSearch',
+  length_penalty: 'lengthPenalty',
 } as const satisfies Record<keyof SamplingOptions, keyof Sampling>
 
 /** vLLM's defaults; every field that a caller may leave out or set to null. */

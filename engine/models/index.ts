@@ -37,7 +37,8 @@ export type ModelOptions = {
 export type Model = {
   readonly config: ModelConfig
   readonly weightBytes: number
-  /** Appends one step to `commands`; after they ran the result holds f32 [logitCount, vocabulary], until the next step. */
+  /** Appends one step to `commands`; after they ran the result holds f32 [logitCount, vocabulary], until the next step. In
+   * each layer K and V of all rows are written before any row attends: sequences of one step may share what it fills. */
   forward(commands: Commands, batch: Batch, kv: KvLayer[]): Tensor
   /** Of all layers together. */
   kvBytesPerBlock(blockSize: number): number

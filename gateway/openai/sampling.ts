@@ -96,6 +96,8 @@ function sampling(
     includeStopString: body.include_stop_str_in_output ?? false,
     skipSpecialTokens: body.skip_special_tokens ?? true,
     logprobs,
+    // Sent only when asked for: an engine of the release before would not know them.
+    ...(body.use_beam_search && { useBeamSearch: true, lengthPenalty: body.length_penalty ?? 1 }),
   }
 }
 

@@ -74,6 +74,9 @@ const common = {
   skip_special_tokens: optional(z.boolean()),
   logit_bias: logitBias,
   allowed_token_ids: optional(z.array(int().min(0)).min(1).max(100_000)),
+  use_beam_search: optional(z.boolean()),
+  length_penalty: optional(number(-10, 10)),
+  beam_width: optional(z.unknown()),
   stream: optional(z.boolean()),
   stream_options: optional(
     z.object({
@@ -90,7 +93,6 @@ const common = {
   user: optional(z.string().max(1000)),
   metadata,
 
-  use_beam_search: refused(unsupported('Beam search'), (value) => value === false),
   bad_words: refused('is not supported yet; use logit_bias with -100.', isEmpty),
   prompt_logprobs: refused(unsupported('prompt_logprobs')),
   prompt_embeds: refused(unsupported('prompt_embeds')),
@@ -184,6 +186,14 @@ const conversation = {
   tools: refused('tools are not supported yet; leave it out.', isEmpty),
 }
 
+type BeamSearch = { stream?: boolean | undefined; beam_width?: unknown; n?: number | undefined }
+
+function checkBeamSearch({ stream, beam_width: width, n }: BeamSearch, fault: (path: string, text: string) => void) {
+  if (stream) fault('use_beam_search', 'cannot be used with stream: true.')
+  if (width !== undefined && width !== (n ?? 1))
+    fault('use_beam_search', 'has n beams; leave beam_width out and set n.')
+}
+
 export const ChatRequest = z
   .object({
     ...common,
@@ -200,6 +210,7 @@ export const ChatRequest = z
   .superRefine((body, context) => {
     const fault = (path: string, text: string) => context.addIssue({ code: 'custom', path: [path], message: text })
     if (body.stream_options && !body.stream) fault('stream_options', 'is only allowed together with stream: true.')
+    if (body.use_beam_search) checkBeamSearch(body, fault)
     if (body.top_logprobs !== undefined && !body.logprobs) fault('top_logprobs', 'needs logprobs: true.')
     if (body.continue_final_message && body.add_generation_prompt) {
       fault('continue_final_message', 'excludes add_generation_prompt: true.')
@@ -230,6 +241,8 @@ export const CompletionRequest = z
     const fault = (path: string, text: string) => context.addIssue({ code: 'custom', path: [path], message: text })
     if (body.stream_options && !body.stream) fault('stream_options', 'is only allowed together with stream: true.')
     if (body.echo && body.logprobs !== undefined) fault('echo', 'cannot be combined with logprobs yet.')
+    if (body.use_beam_search) checkBeamSearch(body, fault)
+    if (body.use_beam_search && (body.best_of ?? 1) > (body.n ?? 1)) fault('best_of', 'of beam search is n.')
     if (body.stream && (body.best_of ?? 1) > (body.n ?? 1)) fault('best_of', 'cannot be used with stream: true.')
   })
 export type CompletionRequest = z.infer<typeof CompletionRequest>

@@ -40,6 +40,21 @@ test('the official client works with only base_url changed', { timeout: 180_000 
     assert.ok(answer._request_id)
   })
 
+  await t.test('beam search, as vLLM takes it', async () => {
+    const asked = { model, prompt: 'Pagestream is', max_tokens: 12, n: 3, logprobs: 1, temperature: 0 }
+    const { choices, usage } = await client.completions.create({ ...asked, use_beam_search: true } as typeof asked)
+    const [greedy] = (await client.completions.create({ ...asked, n: 1 })).choices
+    const likelihood = ({ logprobs }: OpenAI.CompletionChoice) =>
+      logprobs!.token_logprobs!.reduce((sum, each) => sum + each, 0) / logprobs!.tokens!.length
+    assert.deepEqual(
+      choices.map(({ index }) => index),
+      [0, 1, 2],
+    )
+    assert.equal(new Set(choices.map(({ text }) => text)).size, 3)
+    assert.ok(likelihood(choices[0]!) >= likelihood(greedy!))
+    assert.ok(usage!.completion_tokens <= 36)
+  })
+
   await t.test('a stream carries the same text as the whole answer, and its usage', async () => {
     const whole = await client.chat.completions.create({ model, messages: question, temperature: 0 })
     const stream = await client.chat.completions.create({

@@ -84,6 +84,20 @@ describe('LLM on stories260K', () => {
       /2 prompts need as many SamplingParams or one; there are 1/,
     )
   })
+
+  test('beam search gives answers at least as likely as the greedy one, the best first', async () => {
+    const options = { max_tokens: 20, ignore_eos: true, logprobs: 0 }
+    const prompt = goldens[0]!.prompt
+    const [best] = await llm.generate(prompt, new SamplingParams({ ...options, n: 4, use_beam_search: true }), quiet)
+    const [sampled] = await llm.generate(prompt, greedy(options), quiet)
+    const [first, ...others] = best!.outputs.map((output) => output.cumulative_logprob!)
+    assert.ok(first! >= sampled!.outputs[0].cumulative_logprob!)
+    assert.deepEqual(
+      [first!, ...others],
+      [first!, ...others].toSorted((a, b) => b - a),
+    )
+    assert.equal(new Set(best!.outputs.map(({ text }) => text)).size, 4)
+  })
 })
 
 test('conversations and texts of several calls share the batch and give the golden answers of the demo model', async () => {

@@ -97,6 +97,8 @@ test('a bad field of a completion is a 400 that names it', async () => {
     ['prompt', { prompt: ['a', 'b'], n: 9 }],
     ['suffix', { suffix: 'x' }],
     ['best_of', { best_of: 0 }],
+    ['best_of', { best_of: 4, n: 2, use_beam_search: true }],
+    ['use_beam_search', { use_beam_search: true, stream: true }],
     ['echo', { echo: true, logprobs: 1 }],
     ['logprobs', { logprobs: 21 }],
   ]
