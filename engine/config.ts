@@ -30,6 +30,8 @@ const Fields = z.strictObject({
   enablePrefixCaching: z.boolean().default(true),
   /** false: a prompt runs in one step or waits. */
   enableChunkedPrefill: z.boolean().default(true),
+  /** Admit a batch only when all of the last one has ended; for comparison. */
+  staticBatching: z.boolean().default(false),
   /** Seed of requests that name none (LLM); the gateway draws one per request. */
   seed: z.int().default(0),
   /** Threads of the kernels; 0: all cores. */

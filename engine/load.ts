@@ -143,6 +143,7 @@ export async function loadEngine(
     longPrefillTokenThreshold: config.longPrefillTokenThreshold,
     enableChunkedPrefill: config.enableChunkedPrefill,
     enablePrefixCaching: config.enablePrefixCaching,
+    policy: config.staticBatching ? 'static' : 'continuous',
     eosTokenIds: facts.eosTokenIds,
   })
   const close = () => {

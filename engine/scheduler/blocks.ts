@@ -168,7 +168,7 @@ export class Blocks {
 
   /** The child goes on where the parent is, in the same blocks. */
   fork(parent: Sequence, child: Sequence): void {
-    child.continueFrom(parent)
+    child.inheritHashes(parent)
     for (const block of parent.blocks.view) this.#hold(block)
     child.blocks.append(parent.blocks.view)
     child.computed = parent.computed

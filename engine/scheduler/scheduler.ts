@@ -167,8 +167,7 @@ export class Scheduler {
     return slices
   }
 
-  /** Another choice of the request, which says what `parent` says and is computed as far; of a beam search. It
-   * waits if there is no place. */
+  /** For beam search: another choice, which says what `parent` says and is computed as far. Without a place it waits. */
   fork(parent: Sequence, choice: number): Sequence {
     const child = parent.fork(choice)
     this.#groups.get(parent.request.id)!.live.set(choice, child)

@@ -72,15 +72,15 @@ export class Sequence {
     return this.tokens.length - this.computed
   }
 
+  /** Another choice that says the same so far. */
   fork(choice: number): Sequence {
     const child = new Sequence(this.request, choice, this.arrival, this.#root)
-    child.continueFrom(this)
+    child.tokens.append(this.tokens.view.subarray(child.tokens.length))
     return child
   }
 
-  /** Says what another choice of the request says, which is its own beginning or longer. */
-  continueFrom(parent: Sequence): void {
-    this.tokens.append(parent.tokens.view.subarray(this.tokens.length))
+  /** The names of the blocks of another choice, which says the same as far as they go. */
+  inheritHashes(parent: Sequence): void {
     this.#hashes = parent.#hashes.slice()
   }
 

@@ -136,6 +136,11 @@ export const engineFlags: FlagGroup[] = [
       },
       { name: '--enable-chunked-prefill', kind: 'boolean', help: 'cut long prompts into pieces' },
       {
+        name: '--static-batching',
+        kind: 'boolean',
+        help: 'admit a batch only when all of the last one has ended; for comparison',
+      },
+      {
         name: '--enable-prefix-caching',
         kind: 'boolean',
         help: 'keep the KV blocks of prompts for reuse',

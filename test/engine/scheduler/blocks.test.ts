@@ -47,7 +47,7 @@ test(`${operations} random operations agree with a naive pool, and nobody attend
 
   const fork = (parent: Sequence) => {
     if (parent.computed === 0 || parent.uncomputed > 1) return
-    const child = new Sequence(parent.request, 0, 0)
+    const child = parent.fork(0)
     blocks.fork(parent, child)
     naive.fork(parent, child)
     running.push(child)
