@@ -29,8 +29,8 @@ export const options: EngineOptions = {
 
 export type Stories = { device: Device; model: Model; engine(changes?: Partial<EngineOptions>): Engine; close(): void }
 
-export async function openStories(): Promise<Stories> {
-  const device = Device.open({ backend: 'cpu', threads: 1 })
+export async function openStories({ debug = false } = {}): Promise<Stories> {
+  const device = Device.open({ backend: 'cpu', threads: 1, debug })
   const source = await openFolder(folder)
   const files = await readModelFiles(source)
   const reader = new WeightReader(source, files.tensors)
