@@ -138,6 +138,7 @@ export class Scheduler {
 
     const chunk =
       enableChunkedPrefill && longPrefillTokenThreshold > 0 ? longPrefillTokenThreshold : maxNumBatchedTokens
+    // At least a block, so that no two fill halves of the same one in a step.
     const limit = Math.max(chunk, blockSize)
     let isFirst = true
     const giveChunk = (sequence: Sequence) => {

@@ -17,8 +17,11 @@ const prompt = [...golden[3]!.ids, ...golden[3]!.greedy.slice(0, 9)]
 type Beams = Partial<Sampling> & { n: number; maxTokens: number }
 type Reference = { ids: number[]; logprob: number; isEnded: boolean }
 
-/** vllm/entrypoints/llm.py, beam_search. */
-function reference({ n, maxTokens, lengthPenalty = 1, ignoreEos = false }: Beams, eos: readonly number[]): Reference[] {
+/** vllm/entrypoints/llm.py, beam_search; that min_tokens holds is ours. */
+function reference(
+  { n, maxTokens, lengthPenalty = 1, ignoreEos = false, minTokens = 0 }: Beams,
+  eos: readonly number[],
+): Reference[] {
   const engine = stories.engine()
   let beams: Reference[] = [{ ids: [], logprob: 0, isEnded: false }]
   const completed: Reference[] = []
@@ -34,7 +37,8 @@ function reference({ n, maxTokens, lengthPenalty = 1, ignoreEos = false }: Beams
       for (const candidate of output.logprobs!.slice(1)) {
         const isEnded = eos.includes(candidate.id) && !ignoreEos
         const beam = { ids: [...ids, candidate.id], logprob: logprob + candidate.logprob, isEnded }
-        ;(isEnded ? completed : next).push(beam)
+        if (!isEnded) next.push(beam)
+        else if (beam.ids.length >= minTokens) completed.push(beam)
       }
     }
     beams = best(next)
@@ -49,6 +53,8 @@ const searches: Beams[] = [
   { n: 4, maxTokens: 24, lengthPenalty: 3 },
   { n: 5, maxTokens: 16, lengthPenalty: -1 },
   { n: 6, maxTokens: 16, ignoreEos: true },
+  { n: 3, maxTokens: 16, minTokens: 12 },
+  { n: 2, maxTokens: 40, lengthPenalty: 4 },
 ]
 /** Common tokens of stories, so that answers end at all lengths. */
 const eosTokenIds = [2, 426, 432, 269]

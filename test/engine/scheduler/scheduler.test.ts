@@ -28,6 +28,9 @@ test('the long-prefill threshold leaves budget to the prompts behind', () => {
     simulation.steps.map((step) => step.map(({ name, count }) => `${name}:${count}`).join(' ')),
     ['long/0:8 short/0:5', 'short/0:1 long/0:8', 'long/0:4', 'long/0:1'],
   )
+  const least = new Simulation({ longPrefillTokenThreshold: 1 })
+  least.add(request('long', range(20)))
+  assert.equal(least.step()[0]!.count, 4, 'a block')
 })
 
 test('without chunked prefill a prompt waits for a step that takes it whole', () => {

@@ -1,8 +1,9 @@
 // What sequences share: the prompt of a request's choices, and a document that many ask about at the same time.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { Scheduler } from '../../../engine/scheduler/scheduler.ts'
 import { range, request } from './requests.ts'
-import { Simulation } from './simulation.ts'
+import { defaults, Simulation } from './simulation.ts'
 
 test('the choices of a request compute its prompt once and hold its blocks and their own tails, no more', () => {
   for (const enablePrefixCaching of [true, false]) {
@@ -37,12 +38,44 @@ test('choices for which there is no place when the prompt is computed follow lat
   assert.deepEqual(simulation.finished.length, 8)
 })
 
+test('choices for whose first token there is no block follow later, and nobody is preempted for them', () => {
+  const simulation = new Simulation({ numBlocks: 10, maxModelLen: 36 })
+  simulation.add(request('r', range(32), { n: 5, maxTokens: 3 }))
+  simulation.step()
+  assert.equal(simulation.scheduler.running.length, 2)
+  simulation.step()
+  assert.deepEqual([simulation.scheduler.running.length, simulation.scheduler.counts.preemptions], [2, 0])
+  simulation.run()
+  assert.equal(simulation.finished.length, 5)
+})
+
+test('a fork without a place waits, and its tokens are counted', () => {
+  const scheduler = new Scheduler({ ...defaults, maxNumSeqs: 2 })
+  scheduler.add(request('r', range(6), { n: 2, maxTokens: 9, useBeamSearch: true }))
+  const [slice] = scheduler.schedule()
+  scheduler.advance(slice!)
+  const forks = [1, 2].map((choice) => scheduler.fork(slice!.sequence, choice))
+  for (const each of [slice!.sequence, ...forks]) scheduler.extend(each, 7)
+  assert.deepEqual([scheduler.running.length, scheduler.waiting, scheduler.waitingTokens], [2, 1, 7])
+  scheduler.checkIntegrity()
+  scheduler.finish(slice!.sequence)
+  assert.deepEqual(
+    scheduler.schedule().map(({ begin, count }) => [begin, count]),
+    [
+      [6, 1],
+      [4, 3],
+    ],
+  )
+  assert.deepEqual([scheduler.waiting, scheduler.waitingTokens], [0, 0])
+})
+
 test('a burst on one document computes it once, however it is cut', () => {
   const document = range(100)
   const burst = [0, 1, 2, 3, 4, 5, 6, 7].map((i) => request(`${i}`, [...document, 500 + i, 600], { maxTokens: 2 }))
   for (const changes of [
     {},
     { longPrefillTokenThreshold: 8 },
+    { longPrefillTokenThreshold: 3 },
     { maxNumBatchedTokens: 256 },
     { maxNumBatchedTokens: 9 },
   ]) {
