@@ -31,7 +31,7 @@ export type DaemonOptions = {
   queue: Queue
   engine: EngineVerbs
   processor: OutputProcessor
-  metrics: EngineMetrics
+  metrics: Pick<EngineMetrics, 'step' | 'tokens' | 'resumed' | 'finished'>
   /** Keeps the lease; told what is held. */
   heart: { hold(id: string): void; drop(id: string): void }
   clock: Clock

@@ -12,11 +12,28 @@ import { Status, type Value } from './embedded/reply.ts'
 import type { Argument, Redis, Reply } from './redis.ts'
 import { loadScripts, type ScriptName, type Scripts } from './scripts.ts'
 
-export function createEmbeddedRedis(clock: Clock, scripts: Scripts = loadScripts()): Redis {
-  return new EmbeddedRedis(clock, scripts)
+/** What only a server in one's own hands can do. */
+export type EmbeddedRedis = Redis & {
+  /** The names of all keys. */
+  keys(): string[]
+  /** Returns a function that takes the data back to this moment, as a server does that lost its last writes. */
+  snapshot(): () => void
 }
 
-class EmbeddedRedis implements Redis {
+export function createEmbeddedRedis(clock: Clock, scripts: Scripts = loadScripts()): EmbeddedRedis {
+  return new Embedded(clock, scripts)
+}
+
+/** By text: the simulation starts a server per seed. */
+const compiled = new Map<string, CompiledScript>()
+
+function compile(text: string): CompiledScript {
+  const known = compiled.get(text) ?? compileLua(text)
+  compiled.set(text, known)
+  return known
+}
+
+class Embedded implements EmbeddedRedis {
   readonly #keys: Keyspace
   readonly #scripts = new Map<ScriptName, CompiledScript>()
   readonly #channels = new Map<string, Set<(message: Buffer) => void>>()
@@ -24,7 +41,7 @@ class EmbeddedRedis implements Redis {
 
   constructor(clock: Clock, scripts: Scripts) {
     this.#keys = new Keyspace(clock)
-    for (const { name, text } of Object.values(scripts)) this.#scripts.set(name, compileLua(text))
+    for (const { name, text } of Object.values(scripts)) this.#scripts.set(name, compile(text))
   }
 
   async command(name: string, ...args: Argument[]): Promise<Reply> {
@@ -58,6 +75,14 @@ class EmbeddedRedis implements Redis {
     this.#closed = true
     this.#channels.clear()
     this.#keys.clear()
+  }
+
+  keys(): string[] {
+    return this.#keys.names()
+  }
+
+  snapshot(): () => void {
+    return this.#keys.snapshot()
   }
 
   #refuseClosed(): void {

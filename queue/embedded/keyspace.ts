@@ -39,6 +39,23 @@ export class Keyspace {
     this.#expiries.clear()
   }
 
+  names(): string[] {
+    for (const key of this.#expiries.keys()) this.#expire(key)
+    return [...this.#keys.keys()]
+  }
+
+  /** Everything as it is now; the function it returns puts it back, as often as it is called. */
+  snapshot(): () => void {
+    const copy = (keys: Map<string, Content>) => [...keys].map(([key, content]) => [key, copyOf(content)] as const)
+    const keys = new Map(copy(this.#keys))
+    const expiries = [...this.#expiries]
+    return () => {
+      this.clear()
+      for (const [key, content] of copy(keys)) this.#keys.set(key, content)
+      for (const [key, at] of expiries) this.#expiries.set(key, at)
+    }
+  }
+
   has(key: string): boolean {
     return this.#find(key) !== undefined
   }
@@ -124,6 +141,12 @@ export class Keyspace {
       this.#expire(key)
     }
   }
+}
+
+function copyOf(content: Content): Content {
+  if (typeof content === 'string') return content
+  if (Array.isArray(content)) return [...content]
+  return content instanceof Map ? new Map(content) : content.copy()
 }
 
 const wrongType = (): RedisError => new RedisError('WRONGTYPE Operation against a key holding the wrong kind of value')

@@ -32,6 +32,13 @@ export class SortedSet {
     return true
   }
 
+  copy(): SortedSet {
+    const copy = new SortedSet()
+    for (const [member, score] of this.#scores) copy.#scores.set(member, score)
+    copy.#items.push(...this.#items)
+    return copy
+  }
+
   /** Ranks from 0, both inclusive, negative from the end. */
   range(start: number, stop: number): Item[] {
     const { length } = this.#items

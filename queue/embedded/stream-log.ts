@@ -68,6 +68,16 @@ export class StreamLog {
     return entries
   }
 
+  copy(): StreamLog {
+    const copy = new StreamLog()
+    copy.#entries.push(...this.#entries)
+    copy.#last = this.#last
+    for (const [name, { delivered, pending }] of this.groups) {
+      copy.groups.set(name, { delivered, pending: new Map(pending) })
+    }
+    return copy
+  }
+
   #firstAtOrAfter(id: StreamId): number {
     let low = 0
     let high = this.#entries.length
