@@ -1,0 +1,116 @@
+// The protocol with one of its parts taken out. The checker must see each of them: a simulation that finds nothing wrong
+// with these would find nothing wrong with anything. They change what the simulation runs, never the product.
+import { createHash } from 'node:crypto'
+import type { Argument, Redis, Reply } from '../../queue/redis.ts'
+import type { ScriptName, Scripts } from '../../queue/scripts.ts'
+import { scripts } from './server.ts'
+
+export type Ablation = {
+  /** What is missing. */
+  what: string
+  scripts: Scripts
+  /** What a gateway gets in place of its connection. */
+  wrapGateway(redis: Redis): Redis
+}
+
+export const unchanged: Ablation = { what: 'nothing', scripts, wrapGateway: (redis) => redis }
+
+/** `from` must be in the script, or the ablation would silently be none. */
+function edited(name: ScriptName, ...edits: [from: string, to: string][]): Scripts {
+  let { text } = scripts[name]
+  for (const [from, to] of edits) {
+    if (!text.includes(from)) throw new Error(`ablation: ${name}.lua has no longer the line "${from}"`)
+    text = text.replace(from, to)
+  }
+  return { ...scripts, [name]: { name, text, sha: createHash('sha1').update(text).digest('hex') } }
+}
+
+type Change = {
+  /** In place of the answer of a script. */
+  script?: (name: ScriptName, ask: () => Promise<Reply>, args: Argument[]) => Promise<Reply>
+  message?: (entry: Entry) => Entry
+}
+/** One job's part of a message (append.lua). */
+type Entry = [id: string, epoch: string, base: number[], parts: [number, number, unknown[]][], ending: unknown]
+
+function gateway({ script, message }: Change): Ablation['wrapGateway'] {
+  return (redis) => ({
+    command: (name, ...args) => redis.command(name, ...args),
+    script: (name, keys, args) => {
+      const ask = () => redis.script(name, keys, args)
+      return script ? script(name, ask, args) : ask()
+    },
+    subscribe: (channel, listener) =>
+      redis.subscribe(channel, (buffer) => {
+        if (!message) return listener(buffer)
+        const entries = JSON.parse(buffer.toString()) as Entry[]
+        listener(Buffer.from(JSON.stringify(entries.map(message))))
+      }),
+    onReconnect: (listener) => redis.onReconnect(listener),
+    close: () => redis.close(),
+  })
+}
+
+const noFetch: Change['script'] = (name, ask) => (name === 'fetch' ? new Promise(() => {}) : ask())
+
+/** Tokens are taken in the order in which messages come, whatever they say of themselves. */
+function believing(): (entry: Entry) => Entry {
+  const heard = new Map<string, number>()
+  return ([id, , base, parts, ending]) => {
+    const believed = parts.map(([choice, , elements]): [number, number, unknown[]] => {
+      const from = heard.get(`${id} ${choice}`) ?? 0
+      heard.set(`${id} ${choice}`, from + elements.length)
+      return [choice, from, elements]
+    })
+    return [id, '1', base.map(() => 0), believed, ending]
+  }
+}
+
+/** A journal or a message of another epoch passes for one of the first. */
+const oneEpoch: Change = {
+  message: ([id, , base, ...rest]) => [id, '1', base.map(() => 0), ...rest],
+  script: async (name, ask) => {
+    const reply = await ask()
+    if (name !== 'fetch') return reply
+    return (reply as (Reply[] | null)[]).map((one) => one && [Buffer.from('1'), ...one.slice(1)])
+  },
+}
+
+export const ablations: Record<string, Ablation> = {
+  'pubsub-only': {
+    what: 'no journal for the gateway: it has what is published, in the order in which it comes',
+    scripts,
+    wrapGateway: (redis) => gateway({ script: noFetch, message: believing() })(redis),
+  },
+  'no-append-check': {
+    what: 'append asks neither for owner and epoch nor for the offset',
+    scripts: edited(
+      'append',
+      ['if f[2] ~= engine or f[3] ~= epoch then return 0 end', ''],
+      ["if f[1] ~= 'r' then return 0 end", ''],
+      ['if tonumber(ARGV[at + 1]) > length then gap = true end', ''],
+      ['for e = at + 3 + lengths[k] - from, at + 2 + count do', 'for e = at + 3, at + 2 + count do'],
+    ),
+    wrapGateway: unchanged.wrapGateway,
+  },
+  'no-gap-fill': {
+    what: 'the gateway does not fetch from the journal',
+    scripts,
+    wrapGateway: gateway({ script: noFetch }),
+  },
+  'no-reconciliation': {
+    what: 'a beat does not give back what the engine does not hold',
+    scripts: edited('beat', ['if not held[id] then', 'if false then']),
+    wrapGateway: unchanged.wrapGateway,
+  },
+  'no-fork-check': {
+    what: 'the gateway goes on after a change of epoch without comparing',
+    scripts: edited('fetch', ['if f[1] ~= known then from = 0 end', '']),
+    wrapGateway: gateway(oneEpoch),
+  },
+  'counter-epoch': {
+    what: 'an epoch is the last one plus one, whatever the time',
+    scripts: edited('claim', ['local epoch = nextEpoch(job.epoch)', 'local epoch = plusOne(job.epoch)']),
+    wrapGateway: unchanged.wrapGateway,
+  },
+}
