@@ -13,7 +13,7 @@ export type Faulty = {
   engine(): { process: Process; links: Link[]; hang(): void; drain(): void } | undefined
   gateway(): { process: Process; links: Link[] } | undefined
   weather: { delayMs: number; lostReply: number; duplicate: number }
-  server: { isUp: boolean; isFull: boolean; remember(): void; rollBack(): void }
+  server: { isUp: boolean; isFull: boolean; skew: number; remember(): void; rollBack(): void }
   /** Breaks every connection. */
   breakAll(): void
   /** Sends a request whose computation kills the engine. */
@@ -151,5 +151,15 @@ export const faults: Record<string, Fault> = {
         world.server.isFull = false
       },
     ),
+  /** NTP or an operator sets a host's clock, by up to an hour. */
+  'clock-jump': (world) =>
+    world.during(() => {
+      const process = anyProcess(world)?.process
+      if (process) process.skew = 3_600_000 * (2 * world.random.uniform() - 1)
+    }),
+  'redis-clock-jump': (world) =>
+    world.during(() => {
+      world.server.skew += world.random.pick([-2000, 5000]) * world.random.uniform()
+    }),
   poison: (world) => world.during(() => world.poison()),
 }

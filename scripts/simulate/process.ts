@@ -9,6 +9,8 @@ const EPOCH = Date.UTC(2026, 0, 1)
 export class Process {
   readonly name: string
   readonly clock: Clock
+  /** ms by which its wall clock is wrong; the monotonic one never is. */
+  skew = 0
   /** ms by which everything reaches it later than it should. */
   slowness = 0
   #state: 'running' | 'frozen' | 'dead' = 'running'
@@ -17,7 +19,7 @@ export class Process {
 
   constructor(name: string, timeline: Timeline) {
     this.name = name
-    this.clock = createClock(timeline, (run) => this.deliver(run))
+    this.clock = createClock(timeline, this)
   }
 
   get isDead(): boolean {
@@ -55,10 +57,10 @@ export class Process {
   }
 }
 
-function createClock(timeline: Timeline, deliver: (run: () => void) => void): Clock {
+function createClock(timeline: Timeline, process: Process): Clock {
   const after = (ms: number, run: () => void) => {
     let isOff = false
-    const drop = timeline.after(ms, () => deliver(() => isOff || run()))
+    const drop = timeline.after(ms, () => process.deliver(() => isOff || run()))
     return () => {
       isOff = true
       drop()
@@ -81,5 +83,11 @@ function createClock(timeline: Timeline, deliver: (run: () => void) => void): Cl
         reject(signal.reason)
       })
     })
-  return { now: () => EPOCH + Math.floor(timeline.now), monotonic: () => timeline.now, after, every, sleep }
+  return {
+    now: () => Math.floor(EPOCH + timeline.now + process.skew),
+    monotonic: () => timeline.now,
+    after,
+    every,
+    sleep,
+  }
 }

@@ -15,7 +15,6 @@ import { EngineNode, MODEL } from './engine-node.ts'
 import { type Faulty, faults } from './faults.ts'
 import { GatewayNode } from './gateway-node.ts'
 import { fairWeather, type Network } from './network.ts'
-import { Process } from './process.ts'
 import { isPoison, randomJob } from './requests.ts'
 import { Server } from './server.ts'
 import { Timeline } from './timeline.ts'
@@ -53,7 +52,7 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   return world.run()
 }
 
-type Visit = { client: Client; gateway: GatewayNode; generation: Generation | null }
+type Visit = { client: Client; gateway: GatewayNode; generation: Generation | null; isLeft: boolean }
 
 class World implements Faulty {
   readonly random: Random
@@ -78,7 +77,7 @@ class World implements Faulty {
     this.random = new Random(seed)
     this.#ablation = ablation
     this.#trace = (text) => trace(`${this.#timeline.now.toFixed(1).padStart(9)} ${text}`)
-    this.server = new Server(new Process('redis', this.#timeline), ablation.scripts)
+    this.server = new Server(this.#timeline, ablation.scripts, this.#trace)
     const { random, weather, server } = this
     this.#network = { timeline: this.#timeline, random, weather, server }
     this.#isDeterministic = random.uniform() < 0.5
@@ -155,9 +154,16 @@ class World implements Faulty {
     visit.gateway.process.deliver(() => {
       if (visit.client.end) return
       this.#trace(`the client of ${visit.client.job.id} hangs up`)
-      visit.client.close('gone')
-      visit.generation?.cut()
+      visit.isLeft = true
+      this.#cutIfLeft(visit)
     })
+  }
+
+  /** The gateway hears of it once the request is queued (gateway/answer.ts). */
+  #cutIfLeft({ client, generation, isLeft }: Visit): void {
+    if (!isLeft || !generation || client.end) return
+    client.close('gone')
+    generation.cut()
   }
 
   #startEngine(slot: number): void {
@@ -198,7 +204,7 @@ class World implements Faulty {
     const client = new Client(job)
     const gateway = this.random.pick(this.#gateways)
     if (!gateway?.isReady) return
-    const visit: Visit = { client, gateway, generation: null }
+    const visit: Visit = { client, gateway, generation: null, isLeft: false }
     this.#visits.push(visit)
     gateway.process.deliver(() => {
       job.gateway = gateway.name
@@ -206,7 +212,7 @@ class World implements Faulty {
       gateway.generate(job, client).then(
         (generation) => {
           visit.generation = generation
-          if (client.end === 'gone') generation.cut()
+          this.#cutIfLeft(visit)
         },
         (error) => client.close('refused', error.message),
       )
@@ -219,6 +225,8 @@ class World implements Faulty {
 
   /** Until queue and engines are empty. */
   async #rest(end: number): Promise<void> {
+    // Commands of the storm may still arrive.
+    await this.#timeline.run(this.#timeline.now + 3000)
     for (const { client } of this.#visits) {
       if (!client.end) this.#violations.push(`request ${client.job.id}: no end after ${client.received} tokens (stuck)`)
     }
