@@ -32,7 +32,7 @@ export type JobInput = {
 
 export function createJobs(c: Context<RequestEnv>, gateway: Gateway, input: JobInput): Job[] {
   const { id, card, body, param, sampling } = input
-  const { config, clock } = gateway
+  const { config } = gateway
   const choices = input.prompts.length * sampling.n
   if (choices > config.maxN) {
     const message = `${param}: ${input.prompts.length} prompts with n = ${sampling.n} are more than ${config.maxN} choices.`
@@ -65,7 +65,7 @@ export function createJobs(c: Context<RequestEnv>, gateway: Gateway, input: JobI
       }),
       prompt,
       sampling: { ...sampling, maxTokens: tokens },
-      deadline: clock.now() + config.requestTimeoutMs,
+      maxWaitMs: config.requestTimeoutMs,
     }
   })
 }

@@ -36,7 +36,7 @@ export async function enqueue(
         job.sampling.n,
         job.adapter,
         (job.prefixes ?? []).join(','),
-        job.deadline,
+        job.maxWaitMs,
         options.retentionMs ?? RETENTION_MS,
         limits.maxQueuedRequests,
         limits.maxQueuedTokens,

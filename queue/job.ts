@@ -61,8 +61,8 @@ export const Job = z.object({
     .optional(),
   prompt: z.instanceof(Uint32Array),
   sampling: Sampling,
-  /** Unix time in ms after which the job is no longer worth starting; 0 for never. */
-  deadline: z.int().min(0),
+  /** How long the job may wait to be started, by Redis' clock from its admission; 0 for ever. */
+  maxWaitMs: z.int().min(0),
 })
 export type Job = z.infer<typeof Job>
 

@@ -5,7 +5,7 @@
   KEYS[1]  {q:<model>}
   ARGV[1]  job id             ARGV[2]  class, 0 first      ARGV[3]  revision, escaped    ARGV[4]  tenant, escaped
   ARGV[5]  gateway            ARGV[6]  cost in KV tokens   ARGV[7]  n, choices           ARGV[8]  adapter
-  ARGV[9]  block hashes, comma-separated                   ARGV[10] deadline in unix ms, 0 for none
+  ARGV[9]  block hashes, comma-separated                   ARGV[10] ms it may wait, 0 for ever
   ARGV[11] ms the ended job stays readable                 ARGV[12] most waiting jobs    ARGV[13] most waiting tokens
   ARGV[14] prompt, u32le      ARGV[15] spec, JSON
 
@@ -29,12 +29,14 @@ if queued > 0 and tokens + tonumber(cost) > tonumber(ARGV[13]) then return 0 end
 local job = { class = ARGV[2], pin = ARGV[3], cost = cost, n = ARGV[7], adapter = ARGV[8], prefixes = ARGV[9] }
 job.lane = job.class .. ':' .. job.pin .. ':t:' .. ARGV[4]
 local entry = enterLane(id, job, false)
+local deadline = '0'
+if tonumber(ARGV[10]) > 0 then deadline = digits(now + tonumber(ARGV[10])) end
 redis.call('HSET', jobKey(id), 'st', 'q', 'own', '', 'ep', '0', 'base', '[]', 'gw', ARGV[5], 'class', job.class,
   'pin', job.pin, 'lane', job.lane, 'entry', entry, 'cost', cost, 'n', job.n, 'adapter', job.adapter,
-  'prefixes', job.prefixes, 'att', '0', 'rev', job.pin, 'resume', '', 'ttl', ARGV[11], 'at', digits(now), 'dl', ARGV[10],
+  'prefixes', job.prefixes, 'att', '0', 'rev', job.pin, 'resume', '', 'ttl', ARGV[11], 'at', digits(now), 'dl', deadline,
   'p', ARGV[14], 'spec', ARGV[15])
 redis.call('ZADD', waiting, digits(now), id)
-if tonumber(ARGV[10]) > 0 then redis.call('ZADD', deadlines, ARGV[10], id) end
+if deadline ~= '0' then redis.call('ZADD', deadlines, deadline, id) end
 redis.call('HINCRBY', pool, 'tokens', cost)
 redis.call('HSET', pool, 'use', digits(now))
 redis.call('PUBLISH', bell, '')

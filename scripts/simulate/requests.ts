@@ -51,6 +51,6 @@ export function randomJob(random: Random, id: string): Job {
       skipSpecialTokens: true,
       logprobs: null,
     },
-    deadline: 0,
+    maxWaitMs: 0,
   }
 }

@@ -208,7 +208,7 @@ class World implements Faulty {
     this.#visits.push(visit)
     gateway.process.deliver(() => {
       job.gateway = gateway.name
-      job.deadline = gateway.process.clock.now() + 60_000
+      job.maxWaitMs = 60_000
       gateway.generate(job, client).then(
         (generation) => {
           visit.generation = generation

@@ -45,7 +45,7 @@ function job(id: string, options: Partial<Sampling> = {}, prompt = [0]): Job {
     salt: '',
     prompt: Uint32Array.from(prompt),
     sampling,
-    deadline: 0,
+    maxWaitMs: 0,
   }
 }
 

@@ -19,7 +19,7 @@ export function makeJob({ n = 1, maxTokens = 8, ...fields }: JobFields): Job {
     adapter: 0,
     salt: '',
     prompt: new Uint32Array([1, 70_000]),
-    deadline: 0,
+    maxWaitMs: 0,
     sampling: {
       n,
       maxTokens,

@@ -173,11 +173,11 @@ await onBothServers('the lanes', (world) => {
       streams.attach({ id, model, n: 1 }, one.listener)
       return one
     })
-    await add('a', { deadline: world.clock.now() + 30 })
+    await add('a', { maxWaitMs: 30 })
     await add('c')
     await world.pass(40)
     assert.equal(await claims(), 'c')
-    await add('b', { deadline: world.clock.now() + 30 })
+    await add('b', { maxWaitMs: 30 })
     assert.equal(await reap(world.redis, model), 0)
     await world.pass(40)
     assert.equal(await reap(world.redis, model), 1)
@@ -189,7 +189,7 @@ await onBothServers('the lanes', (world) => {
 
   test('a job that started does not lose its turn to its deadline', async () => {
     const { add, claims, resume, model } = pool(world)
-    await add('a', { deadline: world.clock.now() + 60 })
+    await add('a', { maxWaitMs: 60 })
     await resume(2)
     await world.pass(80)
     assert.equal(await reap(world.redis, model), 0)

@@ -87,7 +87,7 @@ export async function randomOperations(redis: Redis, seed: number, count: number
         tenant: pick(['a', 'b', 'c/{d}', '']),
         revision: pick(['rev1', 'rev1', 'rev1', 'rev2']),
         gateway: pick(['g1', 'g2']),
-        deadline: roll(4) === 0 ? Math.floor(micros / 1000) + roll(1500) : 0,
+        maxWaitMs: roll(4) === 0 ? 1 + roll(1500) : 0,
       })
       return enqueue(redis, job, { maxQueuedRequests: 30, maxQueuedTokens: 5000 })
     },
