@@ -78,7 +78,7 @@ const oneEpoch: Change = {
 
 export const ablations: Record<string, Ablation> = {
   'pubsub-only': {
-    what: 'no journal for the gateway: it has what is published, in the order in which it comes',
+    what: 'the gateway has no journal and believes the messages as they come',
     scripts,
     wrapGateway: (redis) => gateway({ script: noFetch, message: believing() })(redis),
   },
