@@ -15,14 +15,15 @@ export type Ablation = {
 
 export const unchanged: Ablation = { what: 'nothing', scripts, wrapGateway: (redis) => redis }
 
-/** `from` must be in the script, or the ablation would silently be none. */
-function edited(name: ScriptName, ...edits: [from: string, to: string][]): Scripts {
-  let { text } = scripts[name]
-  for (const [from, to] of edits) {
-    if (!text.includes(from)) throw new Error(`ablation: ${name}.lua has no longer the line "${from}"`)
-    text = text.replace(from, to)
-  }
-  return { ...scripts, [name]: { name, text, sha: createHash('sha1').update(text).digest('hex') } }
+/** Every script that has the lines; at least one must, or the ablation would silently be none. */
+function edited(...edits: [from: string, to: string][]): Scripts {
+  const missed = edits.find(([from]) => !Object.values(scripts).some(({ text }) => text.includes(from)))
+  if (missed) throw new Error(`ablation: no script has the line "${missed[0]}" any more`)
+  const changed = Object.values(scripts).map(({ name, text: whole }) => {
+    const text = edits.reduce((text, [from, to]) => text.replace(from, to), whole)
+    return [name, { name, text, sha: createHash('sha1').update(text).digest('hex') }]
+  })
+  return Object.fromEntries(changed) as Scripts
 }
 
 type Change = {
@@ -85,7 +86,6 @@ export const ablations: Record<string, Ablation> = {
   'no-append-check': {
     what: 'append asks neither for owner and epoch nor for the offset',
     scripts: edited(
-      'append',
       ['if f[2] ~= engine or f[3] ~= epoch then return 0 end', ''],
       ["if f[1] ~= 'r' then return 0 end", ''],
       ['if tonumber(ARGV[at + 1]) > length then gap = true end', ''],
@@ -100,17 +100,17 @@ export const ablations: Record<string, Ablation> = {
   },
   'no-reconciliation': {
     what: 'a beat does not give back what the engine does not hold',
-    scripts: edited('beat', ['if not held[id] then', 'if false then']),
+    scripts: edited(['if not held[id] then', 'if false then']),
     wrapGateway: unchanged.wrapGateway,
   },
   'no-fork-check': {
     what: 'the gateway goes on after a change of epoch without comparing',
-    scripts: edited('fetch', ['if f[1] ~= known then from = 0 end', '']),
+    scripts: edited(['if f[1] ~= known then from = 0 end', '']),
     wrapGateway: gateway(oneEpoch),
   },
   'counter-epoch': {
     what: 'an epoch is the last one plus one, whatever the time',
-    scripts: edited('claim', ['local epoch = nextEpoch(job.epoch)', 'local epoch = plusOne(job.epoch)']),
+    scripts: edited(['return micros', 'return following']),
     wrapGateway: unchanged.wrapGateway,
   },
 }

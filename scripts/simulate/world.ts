@@ -6,7 +6,7 @@ import type { Slice } from '../../engine/scheduler/scheduler.ts'
 import type { Generation } from '../../gateway/generation.ts'
 import { reap } from '../../queue/consume.ts'
 import type { Job } from '../../queue/job.ts'
-import { poolKey } from '../../queue/keys.ts'
+import { jobKey, journalKey, poolKey } from '../../queue/keys.ts'
 import { poolState } from '../../queue/models.ts'
 import { Random } from '../bench/random.ts'
 import { type Ablation, unchanged } from './ablations.ts'
@@ -227,15 +227,23 @@ class World implements Faulty {
   async #rest(end: number): Promise<void> {
     // Commands of the storm may still arrive.
     await this.#timeline.run(this.#timeline.now + 3000)
-    for (const { client } of this.#visits) {
-      if (!client.end) this.#violations.push(`request ${client.job.id}: no end after ${client.received} tokens (stuck)`)
-    }
+    for (const { client } of this.#visits) if (!client.end) this.#violations.push(await this.#describeStuck(client))
     for (;;) {
       const left = await this.#leftovers()
       if (left.length === 0) return
       if (this.#timeline.now >= end) return void this.#violations.push(...left)
       await this.#timeline.run(this.#timeline.now + 250)
     }
+  }
+
+  async #describeStuck({ job, received }: Client): Promise<string> {
+    const { redis } = this.server
+    const known = (await redis.command('HMGET', jobKey(MODEL, job.id), 'st', 'own', 'ep', 'end')) as (Buffer | null)[]
+    const lengths = Array.from({ length: job.sampling.n }, (_, i) =>
+      redis.command('LLEN', journalKey(MODEL, job.id, i)),
+    )
+    const journals = (await Promise.all(lengths)).join(' ')
+    return `request ${job.id}: no end after ${received} tokens (stuck); in Redis ${known.join(' ')}, journals ${journals}`
   }
 
   /** What queue, gateways and engines still hold. */
