@@ -13,12 +13,13 @@ export type Faulty = {
   engine(): { process: Process; links: Link[]; hang(): void; drain(): void } | undefined
   gateway(): { process: Process; links: Link[] } | undefined
   weather: { delayMs: number; lostReply: number; duplicate: number }
-  server: { isUp: boolean; isFull: boolean; skew: number; remember(): void; rollBack(): void }
+  server: { isUp: boolean; isFull: boolean; remember(): void; rollBack(): void }
   /** Breaks every connection. */
   breakAll(): void
   /** Sends a request whose computation kills the engine. */
   poison(): void
   abortSomeone(): void
+  jumpRedisClock(ms: number): void
 }
 
 type Fault = (world: Faulty) => void
@@ -159,7 +160,7 @@ export const faults: Record<string, Fault> = {
     }),
   'redis-clock-jump': (world) =>
     world.during(() => {
-      world.server.skew += world.random.pick([-2000, 5000]) * world.random.uniform()
+      world.jumpRedisClock(world.random.pick([-2000, 5000]) * world.random.uniform())
     }),
   poison: (world) => world.during(() => world.poison()),
 }

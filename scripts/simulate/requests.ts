@@ -8,9 +8,9 @@ import { LETTERS } from './model.ts'
 const POISON = 63
 const SHARED = [8, 9, 10, 11, 12, 13, 14, 15]
 
-const isPoisonId = (id: string): boolean => id.startsWith('poison')
+export const isPoisonId = (id: string): boolean => id.startsWith('poison')
 
-/** Deadly once its prompt is computed and a token is out. */
+/** Kills the engine that computes it. */
 export function isPoison({ prompt }: { prompt: Uint32Array }): boolean {
   return prompt[0] === POISON
 }

@@ -15,7 +15,7 @@ import { EngineNode, MODEL } from './engine-node.ts'
 import { type Faulty, faults } from './faults.ts'
 import { GatewayNode } from './gateway-node.ts'
 import { fairWeather, type Network } from './network.ts'
-import { isPoison, randomJob } from './requests.ts'
+import { isPoison, isPoisonId, randomJob } from './requests.ts'
 import { Server } from './server.ts'
 import { Timeline } from './timeline.ts'
 
@@ -30,6 +30,10 @@ const SHARE = 0.35
 const ENGINES = 3
 const GATEWAYS = 2
 
+/** What becomes of a request that engines die of; and how often one must stop that runs it alone. */
+const GIVEN_UP = /the engines running this request stopped/
+const STOPS_ALONE = 2
+
 export type Outcome = {
   seed: number
   faults: string[]
@@ -37,7 +41,7 @@ export type Outcome = {
   violations: string[]
   requests: number
   tokens: number
-  /** Requests that were queued and ended with an error, with its text. */
+  /** Requests, poison aside, that were queued and ended with an error, with its text. */
   errors: string[]
 }
 
@@ -70,6 +74,8 @@ class World implements Faulty {
   readonly #visits: Visit[] = []
   readonly #violations: string[] = []
   #lives = 0
+  /** Faults so far that may have stopped an engine, the poison aside. */
+  #stops = 0
   #isClosing = false
 
   constructor(seed: number, { ablation = unchanged, trace = () => {}, only }: SimulationOptions) {
@@ -115,6 +121,7 @@ class World implements Faulty {
     const node = this.random.pick(this.#engines)
     if (!node || node.process.isDead) return undefined
     this.#trace(`fault at ${node.process.name}`)
+    this.#stops++
     return {
       process: node.process,
       links: [node.links.main, node.links.beat],
@@ -134,6 +141,7 @@ class World implements Faulty {
 
   breakAll(): void {
     this.#trace('every connection breaks')
+    this.#stops++
     for (const node of this.#engines) for (const link of node ? Object.values(node.links) : []) this.#break(link)
     for (const node of this.#gateways) if (node) this.#break(node.link)
   }
@@ -141,6 +149,11 @@ class World implements Faulty {
   #break(link: GatewayNode['link']) {
     link.breakCommands()
     link.breakMessages()
+  }
+
+  jumpRedisClock(ms: number): void {
+    this.server.skew += ms
+    this.#stops++
   }
 
   poison(): void {
@@ -274,7 +287,15 @@ class World implements Faulty {
 
   #outcome(): Outcome {
     const clients = this.#visits.map(({ client }) => client)
-    for (const client of clients) this.#violations.push(...client.violations(this.#isDeterministic))
+    for (const client of clients) {
+      this.#violations.push(...client.violations(this.#isDeterministic))
+      const { job, end, error } = client
+      if (isPoisonId(job.id) && end === 'done') this.#violations.push(`request ${job.id}: the poison was answered`)
+      if (!isPoisonId(job.id) && this.#stops < STOPS_ALONE && GIVEN_UP.test(error ?? '')) {
+        this.#violations.push(`request ${job.id}: taken for the poison that it ran beside`)
+      }
+    }
+    const failed = clients.filter(({ end, job }) => end === 'failed' && !isPoisonId(job.id))
     return {
       seed: this.#seed,
       faults: this.#faults,
@@ -282,7 +303,7 @@ class World implements Faulty {
       violations: this.#violations,
       requests: clients.length,
       tokens: clients.reduce((sum, client) => sum + client.received, 0),
-      errors: clients.filter(({ end }) => end === 'failed').map(({ job, error }) => `${job.id}: ${error}`),
+      errors: failed.map(({ job, error }) => `${job.id}: ${error}`),
     }
   }
 }
