@@ -74,11 +74,13 @@ async function main(argv: string[]): Promise<number> {
       return 0
     }
   }
-  const rate = sums.seeds / ((performance.now() - begun) / 1000)
+  const rate = (sums.seeds / ((performance.now() - begun) / 1000)).toFixed(1)
+  const { user, system } = process.cpuUsage()
+  const perCpu = (sums.seeds / ((user + system) / 1e6)).toFixed(1)
   const errors = [...sums.errors.values()].reduce((sum, count) => sum + count, 0)
   console.log(
     `${sums.seeds} seeds: ${sums.violating} with violations; ${sums.requests} requests, ${sums.tokens} tokens, ` +
-      `${errors} explicit errors (${((100 * errors) / sums.requests).toFixed(3)} %); ${rate.toFixed(1)} seeds/s`,
+      `${errors} explicit errors (${((100 * errors) / sums.requests).toFixed(3)} %); ${rate} seeds/s, ${perCpu} per second of CPU`,
   )
   for (const [kind, count] of sums.errors) console.log(`${String(count).padStart(6)}  ${kind}`)
   if (name) console.log(`ablation ${name}: not caught`)

@@ -19,10 +19,13 @@ export class Client implements Listener {
   error: string | null = null
   readonly #choices: { tokens: Token[]; finish: Finish | null }[]
   readonly #wrong: string[] = []
+  /** The same request, over a connection that broke. */
+  readonly #before: Client | null
   #usage: Usage | null = null
 
-  constructor(job: Job) {
+  constructor(job: Job, before: Client | null = null) {
     this.job = job
+    this.#before = before
     this.#choices = Array.from({ length: job.sampling.n }, () => ({ tokens: [], finish: null }))
   }
 
@@ -74,6 +77,18 @@ export class Client implements Listener {
       }
     }
     return wrong.map((what) => `request ${this.job.id}: ${what}`)
+  }
+
+  /** Where the answer is another than the one this client was getting before: the request is generated once. */
+  changes(): string[] {
+    if (!this.#before) return []
+    return this.#before.#choices.flatMap(({ tokens }, choice) => {
+      const again = this.#choices[choice]!.tokens
+      const at = tokens.findIndex(({ id }, i) => i < again.length && again[i]!.id !== id)
+      return at < 0
+        ? []
+        : [`request ${this.job.id}: choice ${choice}: token ${at} is another since the client came back`]
+    })
   }
 
   #hear(what: string): void {

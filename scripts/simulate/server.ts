@@ -29,7 +29,7 @@ export class Server {
   readonly #embedded: EmbeddedRedis
   #restore = () => {}
 
-  constructor(timeline: Timeline, texts: Scripts, trace: (text: string) => void) {
+  constructor(timeline: Timeline, texts: Scripts, trace: ((text: string) => void) | null) {
     const { clock } = new Process('redis', timeline)
     const monotonic = () => timeline.now + this.skew
     const embedded = createEmbeddedRedis({ ...clock, monotonic }, texts)
@@ -41,8 +41,9 @@ export class Server {
           throw new Error("OOM command not allowed when used memory > 'maxmemory'.")
         }
         const reply = embedded.script(name, keys, args)
-        if (traced.has(name))
+        if (trace && traced.has(name)) {
           reply.then((value) => trace(`redis: ${name} ${brief(args)} -> ${brief(value)}`)).catch(() => {})
+        }
         return reply
       },
       subscribe: (channel, listener) => embedded.subscribe(channel, listener),

@@ -14,7 +14,7 @@ import { Client } from './client.ts'
 import { EngineNode, MODEL } from './engine-node.ts'
 import { type Faulty, faults } from './faults.ts'
 import { GatewayNode } from './gateway-node.ts'
-import { fairWeather, type Network } from './network.ts'
+import { fairWeather, type Link, type Network } from './network.ts'
 import { isPoison, isPoisonId, randomJob } from './requests.ts'
 import { Server } from './server.ts'
 import { Timeline } from './timeline.ts'
@@ -47,7 +47,8 @@ export type Outcome = {
 
 export type SimulationOptions = {
   ablation?: Ablation
-  trace?: (text: string) => void /** Faults to draw from. */
+  trace?: (text: string) => void
+  /** Faults to draw from. */
   only?: string[]
 }
 
@@ -78,12 +79,12 @@ class World implements Faulty {
   #stops = 0
   #isClosing = false
 
-  constructor(seed: number, { ablation = unchanged, trace = () => {}, only }: SimulationOptions) {
+  constructor(seed: number, { ablation = unchanged, trace, only }: SimulationOptions) {
     this.#seed = seed
     this.random = new Random(seed)
     this.#ablation = ablation
-    this.#trace = (text) => trace(`${this.#timeline.now.toFixed(1).padStart(9)} ${text}`)
-    this.server = new Server(this.#timeline, ablation.scripts, this.#trace)
+    this.#trace = (text) => trace?.(`${this.#timeline.now.toFixed(1).padStart(9)} ${text}`)
+    this.server = new Server(this.#timeline, ablation.scripts, trace ? this.#trace : null)
     const { random, weather, server } = this
     this.#network = { timeline: this.#timeline, random, weather, server }
     this.#isDeterministic = random.uniform() < 0.5
@@ -103,6 +104,8 @@ class World implements Faulty {
     }
     await this.#timeline.run(STORM_MS)
     this.#trace('the storm is over')
+    // Commands of the storm may still arrive, and clients come back.
+    await this.#timeline.run(STORM_MS + 3000)
     const end = STORM_MS + PATIENCE_MS
     await this.#timeline.run(end, () => this.#isAnswered())
     await this.#rest(end)
@@ -142,13 +145,8 @@ class World implements Faulty {
   breakAll(): void {
     this.#trace('every connection breaks')
     this.#stops++
-    for (const node of this.#engines) for (const link of node ? Object.values(node.links) : []) this.#break(link)
-    for (const node of this.#gateways) if (node) this.#break(node.link)
-  }
-
-  #break(link: GatewayNode['link']) {
-    link.breakCommands()
-    link.breakMessages()
+    for (const node of this.#engines) for (const link of node ? Object.values(node.links) : []) reset(link)
+    for (const node of this.#gateways) if (node) reset(node.link)
   }
 
   jumpRedisClock(ms: number): void {
@@ -207,14 +205,25 @@ class World implements Faulty {
     this.#gateways[slot] = node
     node.process.onDeath(() => {
       this.#trace(`${node.name} died`)
-      for (const { client, gateway } of this.#visits) if (gateway === node) client.close('broken')
+      for (const { client, gateway } of this.#visits) if (gateway === node && !client.end) this.#break(client)
       this.#timeline.after(200 + 1000 * this.random.uniform(), () => this.#startGateway(slot))
     })
     node.start(this.#ablation.wrapGateway).catch(() => node.process.kill())
   }
 
-  #arrive(job: Job): void {
-    const client = new Client(job)
+  /** The connection is gone; many a client comes back with the same request. */
+  #break(client: Client): void {
+    client.close('broken')
+    if (this.random.uniform() < 0.4) return
+    const { job } = client
+    this.#timeline.after(50 + 1500 * this.random.uniform(), () => {
+      this.#trace(`the client of ${job.id} comes back`)
+      this.#arrive({ ...job }, client)
+    })
+  }
+
+  #arrive(job: Job, before: Client | null = null): void {
+    const client = new Client(job, before)
     const gateway = this.random.pick(this.#gateways)
     if (!gateway?.isReady) return
     const visit: Visit = { client, gateway, generation: null, isLeft: false }
@@ -238,8 +247,6 @@ class World implements Faulty {
 
   /** Until queue and engines are empty. */
   async #rest(end: number): Promise<void> {
-    // Commands of the storm may still arrive.
-    await this.#timeline.run(this.#timeline.now + 3000)
     for (const { client } of this.#visits) if (!client.end) this.#violations.push(await this.#describeStuck(client))
     for (;;) {
       const left = await this.#leftovers()
@@ -289,6 +296,7 @@ class World implements Faulty {
     const clients = this.#visits.map(({ client }) => client)
     for (const client of clients) {
       this.#violations.push(...client.violations(this.#isDeterministic))
+      if (!this.#faults.includes('redis-rollback')) this.#violations.push(...client.changes())
       const { job, end, error } = client
       if (isPoisonId(job.id) && end === 'done') this.#violations.push(`request ${job.id}: the poison was answered`)
       if (!isPoisonId(job.id) && this.#stops < STOPS_ALONE && GIVEN_UP.test(error ?? '')) {
@@ -306,4 +314,9 @@ class World implements Faulty {
       errors: failed.map(({ job, error }) => `${job.id}: ${error}`),
     }
   }
+}
+
+function reset(link: Link): void {
+  link.breakCommands()
+  link.breakMessages()
 }
