@@ -57,7 +57,14 @@ async function main(argv: string[]): Promise<number> {
   const { seeds, from, name } = options
   const begun = performance.now()
   const sums = { seeds: 0, violating: 0, requests: 0, tokens: 0, errors: new Map<string, number>() }
-  for (let seed = from; seed < from + seeds; seed++) {
+  let seed = from
+  // A promise that nobody awaits failed: in which seed is all that can be said.
+  process.once('unhandledRejection', (error) => {
+    console.error(error)
+    console.error(`    in seed ${seed}; ${replay(seed, options.command)}`)
+    process.exit(1)
+  })
+  for (; seed < from + seeds; seed++) {
     const outcome = await simulate(seed, options)
     sums.seeds++
     sums.requests += outcome.requests
@@ -87,11 +94,15 @@ async function main(argv: string[]): Promise<number> {
   return sums.violating > 0 || name ? 1 : 0
 }
 
+function replay(seed: number, command: string): string {
+  return `replay: npm run simulate -- --seeds 1 --from ${seed}${command} --trace`
+}
+
 function report({ seed, faults, isDeterministic, violations }: Outcome, command: string): void {
   console.log(`seed ${seed} (${isDeterministic ? 'deterministic' : 'not deterministic'}; ${faults.join(', ')})`)
   for (const violation of violations.slice(0, 10)) console.log(`    ${violation}`)
   if (violations.length > 10) console.log(`    and ${violations.length - 10} more`)
-  console.log(`    replay: npm run simulate -- --seeds 1 --from ${seed}${command} --trace`)
+  console.log(`    ${replay(seed, command)}`)
 }
 
 if (import.meta.main) {

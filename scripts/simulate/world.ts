@@ -92,6 +92,15 @@ class World implements Faulty {
   }
 
   async run(): Promise<Outcome> {
+    try {
+      await this.#live()
+    } catch (error) {
+      this.#violations.push(`an exception: ${(error as Error).stack}`)
+    }
+    return this.#outcome()
+  }
+
+  async #live(): Promise<void> {
     const { random } = this
     for (let i = 0; i < GATEWAYS; i++) this.#startGateway(i)
     for (let i = 0; i < ENGINES; i++) this.#startEngine(i)
@@ -110,7 +119,6 @@ class World implements Faulty {
     await this.#timeline.run(end, () => this.#isAnswered())
     await this.#rest(end)
     await this.#close()
-    return this.#outcome()
   }
 
   during(begin: () => void, [least, most]: [number, number] = [0, 0], end = () => {}): void {
