@@ -70,7 +70,8 @@ export class Client implements Listener {
       if (complaint) wrong.push(`choice ${choice}: ${complaint}`)
     }
     if (this.end === 'done') {
-      const { promptTokens, completionTokens } = this.#usage!
+      const { promptTokens, completionTokens, cachedTokens } = this.#usage!
+      if (cachedTokens > promptTokens) wrong.push(`usage: ${cachedTokens} cached tokens`)
       if (promptTokens !== this.job.prompt.length) wrong.push(`usage: ${promptTokens} prompt tokens`)
       if (completionTokens !== this.received) {
         wrong.push(`usage: ${completionTokens} completion tokens, ${this.received} came`)

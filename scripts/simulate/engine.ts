@@ -5,7 +5,7 @@ import { Control } from '../../engine/control.ts'
 import type { EngineStats, StepOutput } from '../../engine/engine.ts'
 import { RequestRefused } from '../../engine/errors.ts'
 import { Scheduler, type SchedulerOptions, type Slice } from '../../engine/scheduler/scheduler.ts'
-import type { SequenceRequest } from '../../engine/scheduler/sequence.ts'
+import type { Sequence, SequenceRequest } from '../../engine/scheduler/sequence.ts'
 import type { EngineVerbs, StepListener } from '../../engine/thread.ts'
 import type { Clock } from '../../queue/clock.ts'
 import { Model } from './model.ts'
@@ -104,7 +104,7 @@ export class SimulatedEngine implements EngineVerbs {
       waitingTokens,
       totalBlocks: blocks.total,
       freeBlocks: blocks.free,
-      cachedBlocks: blocks.published,
+      cachedBlocks: blocks.named,
       kvUsage: 1 - blocks.free / blocks.total,
       stepTokens: 0,
       stepSequences: 0,
@@ -176,18 +176,31 @@ export class SimulatedEngine implements EngineVerbs {
       this.#parts.onDeath()
       return []
     }
-    const tokens = slices.map((slice) => this.#model.forward(slice))
+    this.#model.copyBlocks(this.#scheduler.blocks.copies)
+    const histories = slices.map((slice) => this.#model.forward(slice))
     for (const slice of slices) this.#scheduler.advance(slice)
-    for (const [i, { sequence, yieldsToken }] of slices.entries()) {
+    for (const [i, { sequence, yieldsToken, forks }] of slices.entries()) {
       if (!yieldsToken) continue
-      const { request, choice, generated: index } = sequence
-      const token = tokens[i]!
-      sequence.tokens.push(token)
-      const ending = this.#scheduler.ending(sequence)
-      if (ending) this.#scheduler.finish(sequence)
-      outputs.push({ type: 'token', id: request.id, choice, token, index, ...(ending && { finish: ending.reason }) })
+      for (const each of [sequence, ...forks]) outputs.push(this.#accept(each, this.#model.sample(histories[i]!, each)))
     }
     return outputs
+  }
+
+  #accept(sequence: Sequence, token: number): StepOutput {
+    const { request, choice, generated: index } = sequence
+    sequence.tokens.push(token)
+    const ending = this.#scheduler.ending(sequence)
+    if (ending) this.#scheduler.finish(sequence)
+    const isFirst = index === (request.resume[choice]?.length ?? 0)
+    return {
+      type: 'token',
+      id: request.id,
+      choice,
+      token,
+      index,
+      ...(ending && { finish: ending.reason }),
+      ...(isFirst && { cachedTokens: Math.min(sequence.cachedTokens, request.prompt.length) }),
+    }
   }
 
   /** Outputs of requests that are gone are dropped. */

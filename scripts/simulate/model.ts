@@ -6,6 +6,7 @@
 // of two histories is seen at its first token.
 import { Vocab } from '../../engine/output/vocab.ts'
 import type { Slice } from '../../engine/scheduler/scheduler.ts'
+import type { Sequence } from '../../engine/scheduler/sequence.ts'
 import type { Sampling } from '../../queue/job.ts'
 
 const SHAPES = 64
@@ -63,9 +64,17 @@ export class Model {
     this.#kv = new Int32Array(options.numBlocks * options.blockSize)
   }
 
-  /** Computes a slice; the token it yields counts only if the slice says so. */
+  /** Before the step computes: pairs of blocks, from and to. */
+  copyBlocks(pairs: readonly number[]): void {
+    for (let i = 0; i < pairs.length; i += 2) {
+      const [from, to] = [pairs[i]! * this.#blockSize, pairs[i + 1]! * this.#blockSize]
+      this.#kv.copyWithin(to, from, from + this.#blockSize)
+    }
+  }
+
+  /** Computes a slice: what its logits depend on. */
   forward({ sequence, begin, count }: Slice): number {
-    const { blocks, tokens, request, choice } = sequence
+    const { blocks, tokens } = sequence
     const slot = (position: number) =>
       blocks.at(Math.floor(position / this.#blockSize)) * this.#blockSize + (position % this.#blockSize)
     let hash = begin === 0 ? START : this.#kv[slot(begin - 1)]!
@@ -73,7 +82,11 @@ export class Model {
       hash = mix(hash, tokens.at(position))
       this.#kv[slot(position)] = hash
     }
-    return sample(hash, request.sampling, choice, this.#life)
+    return hash
+  }
+
+  sample(history: number, { request, choice }: Sequence): number {
+    return sample(history, request.sampling, choice, this.#life)
   }
 }
 
