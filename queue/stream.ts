@@ -129,13 +129,11 @@ export class Streams {
   }
 
   /** False when the entry does not fit and the journal must be asked. */
-  #apply(stream: Stream, [, epoch, base, parts, ending]: Entry): boolean {
+  #apply(stream: Stream, [, epoch, , parts, ending]: Entry): boolean {
     if (epoch !== stream.epoch) {
       // Epochs are decimal strings of one length for centuries. An older one is a zombie's, or Redis went back in time;
-      // a newer one that began before what was delivered may be a fork. Either way only the journal knows.
-      if (newer(stream.epoch, epoch) || stream.choices.some((choice, i) => (base[i] ?? 0) < choice.ids.length)) {
-        return false
-      }
+      // a newer one may follow one that was never heard of and was a fork. Either way only the journal knows.
+      if (newer(stream.epoch, epoch) || stream.choices.some(({ ids }) => ids.length > 0)) return false
       stream.epoch = epoch
     }
     stream.known = true

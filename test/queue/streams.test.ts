@@ -322,6 +322,31 @@ describe('streams on a clock', () => {
     assertComplete(received, 8)
   })
 
+  test('an epoch that began after what was delivered is not trusted: one before it, never heard of, may be a fork', async () => {
+    const clock = new ManualClock()
+    const redis = createEmbeddedRedis(clock)
+    const streams = await Streams.open(redis, 'g', clock)
+    const received = new Received()
+    streams.attach({ id: 'a', model: 'm', n: 1 }, received.listener)
+    const say = (epoch: string, base: number, elements: unknown[]) => {
+      const message = JSON.stringify([['a', epoch, [base], [[0, base, elements]], null]])
+      return redis.command('PUBLISH', gatewayChannel('g'), message)
+    }
+    const tokens = [
+      [1, 'a'],
+      [2, 'b'],
+    ]
+    await say('20', 0, tokens)
+    await clock.advance(1)
+    // Redis lost both; epoch 30 began anew, and epoch 40 after it.
+    await redis.command('HSET', jobKey('m', 'a'), 'st', 'r', 'ep', '40')
+    await redis.command('RPUSH', journalKey('m', 'a', 0), '[5,"x"]', '[6,"y"]', '[7,"z"]')
+    await say('40', 2, [[7, 'z']])
+    await clock.advance(600)
+    assert.deepEqual(received.ids, [[1, 2]])
+    assert.equal(received.ended?.type, 'failed')
+  })
+
   test('a message of an older epoch is not applied, and an older state of Redis not believed', async () => {
     const clock = new ManualClock()
     const redis = createEmbeddedRedis(clock)
