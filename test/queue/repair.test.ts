@@ -116,7 +116,7 @@ await onBothServers('a Redis that went back in time', (world) => {
     const { redis, model, streams, read, start } = await running(world)
     const { received, attachment } = read({ id: 'b', origin: { job: makeJob({ id: 'b', model }), terms: {} } })
     attachment.admitted({ existed: false, generation: 1 }) // and Redis forgot it at once
-    await world.pass(600)
+    await world.pass(900)
     const { engine, claimed } = await start('second')
     assert.equal(claimed.job.id, 'b')
     await append(redis, engine, [step(claimed, 0, 2, true)])
