@@ -125,7 +125,9 @@ test('an answer that arrives in one message is a whole stream, and a failure in 
 
 test('a failure after the first token is an error event and a broken connection, never a clean end', async () => {
   served.engine.script = () => ({ choices: [words('a b')], failed: { code: 'request_failed', message: 'No.' } })
+  served.engine.stepMs = 5
   const response = await stream()
+  served.engine.stepMs = 0
   assert.equal(response.status, 200)
   let text = ''
   await assert.rejects(async () => {
