@@ -33,7 +33,7 @@ const BEAT_MS = 1000
 const UNKNOWN_MS = 10_000
 const FETCH_BATCH = 256
 /** Elements of a choice in one answer: what a paused reader may find waiting is any amount. */
-const FETCH_ELEMENTS = 512
+const FETCH_ELEMENTS = 256
 
 type Ending = { usage: Usage } | { code: FailureCode; message: string }
 /** One job's part of a message, as append.lua composes it; base: journal lengths when the epoch began. */
