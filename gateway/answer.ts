@@ -4,10 +4,10 @@
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import type { Usage } from '../queue/event.ts'
-import type { Job } from '../queue/job.ts'
 import type { Gateway, RequestEnv } from './context.ts'
 import { ApiError, internalError } from './errors.ts'
-import { Generation } from './generation.ts'
+import { Generation, type Listener } from './generation.ts'
+import type { Bound } from './idempotency.ts'
 import type { Chunks } from './openai/chunks.ts'
 import { SseWriter } from './openai/sse.ts'
 import type { Choice } from './openai/whole.ts'
@@ -15,22 +15,30 @@ import type { Choice } from './openai/whole.ts'
 export async function answerWhole(
   c: Context<RequestEnv>,
   gateway: Gateway,
-  jobs: Job[],
+  { jobs, terms, keep, done }: Bound,
   build: (choices: Choice[], usage: Usage) => object,
 ): Promise<Response> {
   const { promise: usage, resolve, reject } = Promise.withResolvers<Usage>()
   usage.catch(() => {}) // it may fail before the last job is in its queue, when nobody waits for it yet
   const choices = jobs.flatMap((job) => Array.from({ length: job.sampling.n }, emptyChoice))
-  const generation = await Generation.start(gateway, jobs, {
-    tokens: (choice, tokens) => {
-      for (const token of tokens) choices[choice]!.tokens.push(token)
+  const generation = await Generation.start(
+    gateway,
+    jobs,
+    {
+      tokens: (choice, tokens) => {
+        for (const token of tokens) choices[choice]!.tokens.push(token)
+      },
+      finish: (choice, finish) => {
+        choices[choice]!.finish = finish
+      },
+      done: (usage) => {
+        done()
+        resolve(usage)
+      },
+      failed: reject,
     },
-    finish: (choice, finish) => {
-      choices[choice]!.finish = finish
-    },
-    done: resolve,
-    failed: reject,
-  })
+    { terms, keep },
+  )
   onHangUp(c, () => {
     generation.cut()
     reject(clientGone())
@@ -43,17 +51,24 @@ function emptyChoice(): Choice {
   return { tokens: [], finish: { text: '', reason: 'abort', stopReason: null } }
 }
 
+/** A stream to write: how its events look, and how it is begun. */
+export type Streamed = {
+  choices: number
+  chunks: Chunks
+  includeUsage: boolean
+  start(listener: Listener): Promise<Generation>
+  /** Every token has been heard. */
+  done(): void
+}
+
 export async function answerStream(
   c: Context<RequestEnv>,
   gateway: Gateway,
-  jobs: Job[],
-  chunks: Chunks,
-  includeUsage: boolean,
+  { choices, chunks, includeUsage, start, done }: Streamed,
 ): Promise<Response> {
   const out = c.env.outgoing
   if (!out) throw internalError(new Error('streaming needs a node:http server'))
   const { clock, config } = gateway
-  const choices = jobs.reduce((sum, job) => sum + job.sampling.n, 0)
   const opened = Promise.withResolvers<void>()
   let sse: SseWriter | null = null
   /** Events that came before the headers went out. */
@@ -73,7 +88,7 @@ export async function answerStream(
     begun = true
     write(Array.from({ length: choices }, (_, choice) => chunks.open(choice)).join(''))
   }
-  const generation = await Generation.start(gateway, jobs, {
+  const generation = await start({
     tokens(choice, tokens) {
       begin()
       write(chunks.tokens(choice, tokens))
@@ -83,6 +98,7 @@ export async function answerStream(
       write(chunks.finish(choice, finish))
     },
     done(usage) {
+      done()
       if (includeUsage) write(chunks.usage(usage))
       ended = true
       sse?.end()
@@ -103,7 +119,12 @@ export async function answerStream(
   await opened.promise
   stopTimer()
   if (failure) throw failure
-  sse = new SseWriter(out, c.res.headers, clock, { ...config, onGone: () => generation.cut() })
+  sse = new SseWriter(out, c.res.headers, clock, {
+    ...config,
+    onFull: () => generation.pause(),
+    onDrained: () => generation.resume(),
+    onGone: () => generation.cut(),
+  })
   sse.write(early)
   if (ended) sse.end()
   // Hono merges a response into one that exists, and the merged one would be sent a second time.

@@ -11,6 +11,7 @@ import { chat } from './routes/chat.ts'
 import { completions } from './routes/completions.ts'
 import { health, live, metrics, ready, version } from './routes/health.ts'
 import { model, models } from './routes/models.ts'
+import { streams } from './routes/streams.ts'
 import { detokenize, tokenize } from './routes/tokenize.ts'
 
 export function createApp(options: GatewayOptions): Hono<RequestEnv> {
@@ -27,6 +28,7 @@ export function createRoutes(gateway: Gateway): Hono<RequestEnv> {
   const app = rootPath === '' ? root : root.basePath(rootPath)
   app.post('/v1/chat/completions', (c) => chat(c, gateway))
   app.post('/v1/completions', (c) => completions(c, gateway))
+  app.get('/v1/streams/:id', (c) => streams(c, gateway))
   app.get('/v1/models', (c) => models(c, gateway))
   app.get('/v1/models/:id{.+}', (c) => model(c, gateway))
   app.post('/tokenize', (c) => tokenize(c, gateway))

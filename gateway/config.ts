@@ -36,6 +36,13 @@ export const GatewayConfig = z.strictObject({
   stalledReaderMs: z.int().min(1).default(60_000),
   /** Must exceed the idle timeout of the load balancer in front, or it reuses connections we have just closed. */
   keepAliveTimeoutMs: milliseconds.default(75_000),
+  /** How long a job goes on when its gateway has died, or when its client is gone and has an Idempotency-Key to come
+   * back with. Gateways say every second that they live, so it cannot be much shorter than a few. */
+  orphanGraceMs: z.int().min(3000).default(30_000),
+  /** How long an Idempotency-Key is remembered. */
+  idempotencyTtlMs: z.int().min(1).default(86_400_000),
+  /** How long the tokens of an ended answer with an Idempotency-Key can be replayed. */
+  idempotentRetentionMs: z.int().min(1).default(600_000),
   /** How long open requests may go on after close() before they are cut. */
   drainTimeoutMs: milliseconds.default(30_000),
 

@@ -4,6 +4,7 @@ import type { HttpBindings } from '@hono/node-server'
 import type { Clock } from '../queue/clock.ts'
 import type { Redis } from '../queue/redis.ts'
 import type { Streams } from '../queue/stream.ts'
+import { Breaker } from './breaker.ts'
 import type { GatewayConfig } from './config.ts'
 import type { ApiError } from './errors.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
@@ -39,6 +40,7 @@ export type Gateway = Required<GatewayOptions> & {
   cards: Cards
   pool: RenderPool
   prompts: Prompts
+  breaker: Breaker
   metrics: Metrics
   /** Requests being generated now; drain waits for them, shutdown fails them. */
   open: Set<{ fail(error: ApiError): void }>
@@ -66,6 +68,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     cards,
     pool,
     prompts: new Prompts(cards, pool, clock),
+    breaker: new Breaker(redis, clock),
     metrics: createMetrics(),
     open: new Set(),
     draining: false,

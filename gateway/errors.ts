@@ -26,6 +26,7 @@ export class ApiError extends Error {
   get type(): string {
     if (this.status === 403) return 'permission_error'
     if (this.status === 503) return 'service_unavailable_error'
+    if (this.code?.startsWith('idempotency_')) return 'idempotency_error'
     return this.status >= 500 ? 'server_error' : 'invalid_request_error'
   }
 
@@ -45,6 +46,7 @@ export function unavailable(code: string, message: string, retryAfterMs: number)
   return new ApiError(503, code, null, message, {
     'retry-after-ms': String(Math.ceil(retryAfterMs)),
     'retry-after': String(Math.max(1, Math.ceil(retryAfterMs / 1000))),
+    'x-should-retry': 'true',
   })
 }
 

@@ -38,7 +38,8 @@ export async function startGateway(
     throw error
   }
   const { port } = server.address() as AddressInfo
-  return { port, close: () => close(gateway, server) }
+  const stopBreaker = gateway.breaker.start()
+  return { port, close: () => close(gateway, server).finally(stopBreaker) }
 }
 
 function createServer(gateway: Gateway): Server {
@@ -84,7 +85,7 @@ async function close(gateway: Gateway, server: Server): Promise<void> {
   server.closeIdleConnections()
   const deadline = clock.monotonic() + config.drainTimeoutMs
   while (gateway.open.size > 0 && clock.monotonic() < deadline) await clock.sleep(DRAIN_POLL_MS)
-  const cutOff = unavailable('shutting_down', 'The gateway shut down before the answer was complete.', 1000)
+  const cutOff = unavailable('gateway_shutdown', 'The gateway shut down before the answer was complete.', 1000)
   for (const request of [...gateway.open]) request.fail(cutOff)
 
   const closed = new Promise((resolve) => server.close(resolve))

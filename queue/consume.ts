@@ -108,9 +108,10 @@ export async function beat(
 }
 
 /** Moves the work of engines whose lease ran out back to the queue, and fails waiting jobs past their deadline. Any
- * engine or gateway runs it, as often as it likes. Returns how many jobs it touched. */
-export async function reap(redis: Redis, model: string): Promise<number> {
-  return (await redis.script('reap', [poolKey(model)], [])) as number
+ * engine or gateway runs it, as often as it likes. Returns how many jobs it touched. A gateway says thereby that it
+ * lives, and which ended jobs it is still `reading`. */
+export async function reap(redis: Redis, model: string, gateway = '', reading: string[] = []): Promise<number> {
+  return (await redis.script('reap', [poolKey(model)], [gateway, ...reading])) as number
 }
 
 /** Drain: back to the queue, ahead of new work, without a strike. */

@@ -2,7 +2,7 @@
 // or a metrics page reads of a pool. Cards outlive engines, so a pool with no engine still validates and queues.
 import { createHash } from 'node:crypto'
 import { Card } from './card.ts'
-import { blobKey, cardsKey, poolKey } from './keys.ts'
+import { blobKey, cardsKey, deadKey, poolKey } from './keys.ts'
 import type { Redis } from './redis.ts'
 
 export type Blobs = { tokenizer: string; chatTemplate: string | null }
@@ -65,4 +65,27 @@ export async function poolState(redis: Redis, model: string): Promise<PoolState>
     number,
   ]
   return { queued, queuedTokens, running, engines, lastUse, oldestAgeMs, desired: queued + running > 0 ? 1 : 0 }
+}
+
+/** A job that was given up because engines kept dying with it, the last ones while it ran alone. */
+export type DeadLetter = {
+  id: string
+  tenant: string
+  revision: string
+  /** SHA-1 of prompt ids and parameters: tells repetitions of a request apart from other requests, and nothing else. */
+  digest: string
+  deaths: number
+  /** Tokens it had produced. */
+  tokens: number
+  /** Unix ms (Redis TIME). */
+  at: number
+}
+
+/** Oldest first; the latest thousand of the pool. */
+export async function deadLetters(redis: Redis, model: string): Promise<DeadLetter[]> {
+  const letters = (await redis.command('ZRANGE', deadKey(model), 0, -1)) as Buffer[]
+  return letters.map((letter) => {
+    const fields = JSON.parse(letter.toString()) as DeadLetter
+    return { ...fields, tenant: decodeURIComponent(fields.tenant), revision: decodeURIComponent(fields.revision) }
+  })
 }

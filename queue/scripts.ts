@@ -4,7 +4,20 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 
-export const scriptNames = ['enqueue', 'claim', 'append', 'beat', 'reap', 'release', 'cancel', 'fetch', 'pool'] as const
+export const scriptNames = [
+  'enqueue',
+  'attach',
+  'claim',
+  'append',
+  'beat',
+  'reap',
+  'release',
+  'cancel',
+  'fetch',
+  'repair',
+  'remember',
+  'pool',
+] as const
 export type ScriptName = (typeof scriptNames)[number]
 export type Script = { name: ScriptName; text: string; sha: string }
 

@@ -1,24 +1,40 @@
 // The gateway's end of the token stream: one Streams per process hears the gateway's channel and gives each attached
-// request its events, every token of every choice exactly once and in order, then the end.
+// reader its events, every token of every choice exactly once and in order, then the end.
 //
 // The journal in Redis is the truth and a message only wakes: it carries the same elements with (epoch, base, from), is
 // applied where it fits what was delivered, and its overlap is dropped. Whatever does not fit (a gap, an unknown or a
-// forked epoch), a silence of half a second and a lost subscription are answered by fetching from the journal.
+// forked epoch), a silence of half a second and a lost subscription are answered by fetching from the journal. Where the
+// journal has less than was delivered, or says otherwise, Redis went back in time, and the reader repairs it (repair.ts).
 import type { Clock } from './clock.ts'
-import { cancel } from './enqueue.ts'
-import { decodeElement, type Event, type FailureCode, type Usage } from './event.ts'
+import { reap } from './consume.ts'
+import { Delivery, type RawElement, type Request } from './delivery.ts'
+import { leave } from './enqueue.ts'
+import type { Event, FailureCode, Usage } from './event.ts'
 import { gatewayChannel, poolKey } from './keys.ts'
 import type { Argument, Redis } from './redis.ts'
+import { repair } from './repair.ts'
 
-export type Attachment = { detach(): void }
-export type Request = { id: string; model: string; n: number }
+export type Attachment = {
+  /** The job is in its queue, or was: from now on Redis should know it. */
+  admitted(admission: { existed: boolean; generation: number }): void
+  /** No more events until resume(); the journal keeps them. */
+  pause(): void
+  resume(): void
+  /** Cancels nothing. */
+  detach(): void
+  /** Detaches; the job ends with its last reader, at once or, if it is to be kept, after its grace. */
+  leave(keep: boolean): void
+}
 
 const POLL_MS = 500
+/** How often a gateway says that it lives. */
+const BEAT_MS = 1000
 /** A request is attached before it is enqueued, and that takes less than the command timeout. */
 const UNKNOWN_MS = 10_000
 const FETCH_BATCH = 256
+/** Elements of a choice in one answer: what a paused reader may find waiting is any amount. */
+const FETCH_ELEMENTS = 256
 
-type RawElement = Parameters<typeof decodeElement>[0] & unknown[]
 type Ending = { usage: Usage } | { code: FailureCode; message: string }
 /** One job's part of a message, as append.lua composes it; base: journal lengths when the epoch began. */
 type Entry = [
@@ -27,153 +43,168 @@ type Entry = [
   base: number[],
   parts: [choice: number, from: number, elements: RawElement[]][],
   ending: Ending | null,
+  pin?: string,
 ]
 
-/** Per choice its index of the first element and the elements; from 0 where a fork is possible. */
-type FetchReply = [epoch: Buffer, ending: Buffer, ...heads: [from: number, ...elements: Buffer[]][]]
-
-type Choice = {
-  /** Ids delivered so far, -1 for the finish: their count is the offset, and they tell a fork from a repetition. */
-  ids: number[]
-  finished: boolean
-}
-
-class Stream {
-  readonly request: Request
-  readonly listener: (event: Event) => void
-  readonly choices: Choice[]
-  epoch = ''
-  /** True once Redis was seen to know the job. */
-  known = false
-  attachedAt: number
-  heardAt: number
-  /** A message came that did not fit: fetch as soon as the fetch under way is done. */
-  behind = false
-  fetching = false
-
-  constructor(request: Request, listener: (event: Event) => void, now: number) {
-    this.request = request
-    this.listener = listener
-    this.choices = Array.from({ length: request.n }, () => ({ ids: [], finished: false }))
-    this.attachedAt = now
-    this.heardAt = now
-  }
-
-  /** Delivers what is new of `elements`, the first of which has index `from` <= delivered. */
-  deliver(index: number, from: number, elements: RawElement[]): void {
-    const choice = this.choices[index]!
-    const start = choice.ids.length
-    const fresh = elements.slice(start - from).map(decodeElement)
-    const tokens = fresh.flatMap((element) => ('token' in element ? [element.token] : []))
-    for (const token of tokens) choice.ids.push(token.id)
-    if (tokens.length > 0) this.listener({ type: 'tokens', choice: index, from: start, tokens })
-    const last = fresh.at(-1)
-    if (!last || !('finish' in last)) return
-    choice.finished = true
-    this.listener({ type: 'finish', choice: index, index: choice.ids.length, ...last.finish })
-    choice.ids.push(-1)
-  }
-
-  get finished(): boolean {
-    return this.choices.every((choice) => choice.finished)
-  }
-}
+/** Per choice the index of the first element, the journal's length and the elements; from 0 where a fork is possible. */
+type FetchReply = [
+  epoch: Buffer,
+  ending: Buffer,
+  pin: Buffer,
+  ...heads: [from: number, length: number, ...elements: Buffer[]][],
+]
 
 export class Streams {
   readonly #redis: Redis
+  readonly #gateway: string
   readonly #clock: Clock
-  readonly #streams = new Map<string, Stream>()
+  readonly #readers = new Map<string, Delivery[]>()
+  /** Goodbyes that Redis has not heard yet. */
+  readonly #leaving = new Map<string, { model: string; keep: boolean }>()
   readonly #stops: (() => void)[] = []
 
   static async open(redis: Redis, gateway: string, clock: Clock): Promise<Streams> {
-    const streams = new Streams(redis, clock)
+    const streams = new Streams(redis, gateway, clock)
     streams.#stops.push(await redis.subscribe(gatewayChannel(gateway), (message) => streams.#receive(message)))
-    streams.#stops.push(redis.onReconnect(() => streams.#fetch([...streams.#streams.values()])))
+    streams.#stops.push(redis.onReconnect(() => streams.#fetch(streams.#all())))
     streams.#stops.push(clock.every(POLL_MS / 2, () => streams.#poll()))
+    streams.#stops.push(clock.every(BEAT_MS, () => streams.#beat()))
     return streams
   }
 
-  private constructor(redis: Redis, clock: Clock) {
+  private constructor(redis: Redis, gateway: string, clock: Clock) {
     this.#redis = redis
+    this.#gateway = gateway
     this.#clock = clock
   }
 
-  /** Attach before enqueueing. After `done` or `failed` the listener hears no more; detaching cancels nothing. */
+  /** Attach before enqueueing. After `done` or `failed` the listener hears no more. */
   attach(request: Request, listener: (event: Event) => void): Attachment {
-    if (this.#streams.has(request.id)) throw new Error(`request ${request.id} is already attached`)
-    const stream = new Stream(request, listener, this.#clock.monotonic())
-    this.#streams.set(request.id, stream)
-    return { detach: () => this.#detach(stream) }
+    const reader = new Delivery(request, listener, this.#clock.monotonic())
+    const others = this.#readers.get(request.id)
+    if (others) others.push(reader)
+    else this.#readers.set(request.id, [reader])
+    return {
+      admitted: ({ existed, generation }) => {
+        reader.known = true
+        reader.generation = generation
+        if (existed) this.#fetch([reader])
+      },
+      pause: () => {
+        reader.paused = true
+      },
+      resume: () => {
+        if (!reader.paused) return
+        reader.paused = false
+        if (reader.attached) this.#fetch([reader])
+      },
+      detach: () => this.#detach(reader),
+      leave: (keep) => {
+        this.#detach(reader)
+        if (this.#readers.has(request.id)) return
+        this.#leaving.set(request.id, { model: request.model, keep })
+        this.#sayGoodbye(request.id)
+      },
+    }
   }
 
   async close(): Promise<void> {
     for (const stop of this.#stops) stop()
-    this.#streams.clear()
+    this.#readers.clear()
   }
 
-  #detach(stream: Stream): void {
-    if (this.#streams.get(stream.request.id) === stream) this.#streams.delete(stream.request.id)
+  #all(): Delivery[] {
+    return [...this.#readers.values()].flat()
   }
 
-  #attached(stream: Stream): boolean {
-    return this.#streams.get(stream.request.id) === stream
+  #detach(reader: Delivery): void {
+    reader.attached = false
+    const { id } = reader.request
+    const rest = this.#readers.get(id)?.filter((other) => other !== reader)
+    if (rest?.length) this.#readers.set(id, rest)
+    else this.#readers.delete(id)
+  }
+
+  /** Tried again with every beat until Redis has heard it. */
+  #sayGoodbye(id: string): void {
+    const { model, keep } = this.#leaving.get(id)!
+    if (this.#readers.has(id)) this.#leaving.delete(id)
+    else {
+      leave(this.#redis, model, id, this.#gateway, keep)
+        .then(() => this.#leaving.delete(id))
+        .catch(() => {})
+    }
+  }
+
+  /** Keeps this gateway's jobs from being taken for orphans, and what its slow readers have not fetched from expiring;
+   * deadlines pass thereby even where no engine runs. */
+  #beat(): void {
+    for (const id of this.#leaving.keys()) this.#sayGoodbye(id)
+    const paused = new Map<string, string[]>()
+    for (const { request, paused: isPaused } of this.#all()) {
+      const ids = paused.get(request.model) ?? []
+      if (isPaused) ids.push(request.id)
+      paused.set(request.model, ids)
+    }
+    for (const [model, ids] of paused) reap(this.#redis, model, this.#gateway, ids).catch(() => {})
   }
 
   #receive(message: Buffer): void {
-    const behind: Stream[] = []
+    const behind: Delivery[] = []
     for (const entry of JSON.parse(message.toString()) as Entry[]) {
-      const stream = this.#streams.get(entry[0])
-      if (stream && !this.#apply(stream, entry)) behind.push(stream)
+      for (const reader of this.#readers.get(entry[0]) ?? []) if (!this.#apply(reader, entry)) behind.push(reader)
     }
     if (behind.length > 0) this.#fetch(behind)
   }
 
   /** False when the entry does not fit and the journal must be asked. */
-  #apply(stream: Stream, [, epoch, , parts, ending]: Entry): boolean {
-    if (epoch !== stream.epoch) {
+  #apply(reader: Delivery, [, epoch, , parts, ending, pin]: Entry): boolean {
+    reader.known = true
+    if (pin) reader.pin = pin
+    if (reader.paused) return true
+    if (epoch !== reader.epoch) {
       // Epochs are decimal strings of one length for centuries. An older one is a zombie's, or Redis went back in time;
       // a newer one may follow one that was never heard of and was a fork. Either way only the journal knows.
-      if (newer(stream.epoch, epoch) || stream.choices.some(({ ids }) => ids.length > 0)) return false
-      stream.epoch = epoch
+      if (newer(reader.epoch, epoch) || reader.choices.some((choice) => choice.length > 0)) return false
+      reader.epoch = epoch
     }
-    stream.known = true
-    stream.heardAt = this.#clock.monotonic()
+    reader.heardAt = this.#clock.monotonic()
     let fits = true
     for (const [choice, from, elements] of parts) {
-      if (from > stream.choices[choice]!.ids.length) fits = false
-      else stream.deliver(choice, from, elements)
-      if (!this.#attached(stream)) return true
+      if (from > reader.choices[choice]!.length) fits = false
+      else reader.deliver(choice, from, elements)
+      if (!reader.attached || reader.paused) return true
     }
     if (!fits) return false
     if (!ending) return true
-    if ('usage' in ending && !stream.finished) return false
-    this.#end(stream, ending)
+    if ('usage' in ending && !reader.finished) return false
+    this.#end(reader, ending)
     return true
   }
 
-  #end(stream: Stream, ending: Ending): void {
-    if (!this.#attached(stream)) return
-    this.#detach(stream)
-    if ('usage' in ending) stream.listener({ type: 'done', usage: ending.usage })
-    else stream.listener({ type: 'failed', code: ending.code, message: ending.message })
+  #end(reader: Delivery, ending: Ending): void {
+    if (!reader.attached) return
+    this.#detach(reader)
+    if ('usage' in ending) reader.listener({ type: 'done', usage: ending.usage })
+    else reader.listener({ type: 'failed', code: ending.code, message: ending.message })
   }
 
   #poll(): void {
     const now = this.#clock.monotonic()
-    const idle = [...this.#streams.values()].filter((stream) => now - stream.heardAt >= POLL_MS)
+    const idle = this.#all().filter((reader) => !reader.paused && now - reader.heardAt >= POLL_MS)
     if (idle.length > 0) this.#fetch(idle)
   }
 
   /** Asks the journal for what follows the delivered tokens. Failures are silent: the next poll asks again. */
-  #fetch(streams: Stream[]): void {
-    const byModel = new Map<string, Stream[]>()
-    for (const stream of streams) {
-      stream.behind = stream.fetching
-      if (stream.fetching) continue
-      stream.fetching = true
-      const wanted = byModel.get(stream.request.model)
-      if (wanted) wanted.push(stream)
-      else byModel.set(stream.request.model, [stream])
+  #fetch(readers: Delivery[]): void {
+    const byModel = new Map<string, Delivery[]>()
+    for (const reader of readers) {
+      reader.behind = reader.fetching
+      if (reader.fetching) continue
+      reader.fetching = true
+      const wanted = byModel.get(reader.request.model)
+      if (wanted) wanted.push(reader)
+      else byModel.set(reader.request.model, [reader])
     }
     for (const [model, wanted] of byModel) {
       for (let i = 0; i < wanted.length; i += FETCH_BATCH) {
@@ -182,66 +213,81 @@ export class Streams {
     }
   }
 
-  async #fetchBatch(model: string, streams: Stream[]): Promise<void> {
-    const args: Argument[] = []
-    for (const { request, epoch, choices } of streams) {
-      args.push(request.id, epoch, request.n, ...choices.map((choice) => choice.ids.length))
+  async #fetchBatch(model: string, readers: Delivery[]): Promise<void> {
+    const args: Argument[] = [FETCH_ELEMENTS]
+    for (const { request, epoch, choices } of readers) {
+      args.push(request.id, epoch, request.n, ...choices.map((choice) => choice.length))
     }
     let replies: (FetchReply | null)[]
     try {
       replies = (await this.#redis.script('fetch', [poolKey(model)], args)) as (FetchReply | null)[]
     } finally {
-      for (const stream of streams) stream.fetching = false
+      for (const reader of readers) reader.fetching = false
     }
-    for (const [i, stream] of streams.entries()) if (this.#attached(stream)) this.#answer(stream, replies[i] ?? null)
-    const behind = streams.filter((stream) => stream.behind && this.#attached(stream))
+    for (const [i, reader] of readers.entries()) if (reader.attached) this.#answer(reader, replies[i] ?? null)
+    const behind = readers.filter((reader) => reader.behind && reader.attached && !reader.paused)
     if (behind.length > 0) this.#fetch(behind)
   }
 
-  #answer(stream: Stream, reply: FetchReply | null): void {
+  #answer(reader: Delivery, reply: FetchReply | null): void {
     const now = this.#clock.monotonic()
-    stream.heardAt = now
+    reader.heardAt = now
     if (reply === null) {
-      if (stream.known) this.#fail(stream, 'Redis lost the request')
-      else if (now - stream.attachedAt > UNKNOWN_MS) this.#fail(stream, 'the request never reached the queue')
+      if (reader.known) this.#repair(reader, '', true)
+      else if (now - reader.attachedAt > UNKNOWN_MS) this.#fail(reader, 'the request never reached the queue')
       return
     }
-    stream.known = true
+    reader.known = true
     const epoch = reply[0].toString()
-    if (newer(stream.epoch, epoch)) return
-    const heads = reply.slice(2).map((head) => {
-      const [from, ...texts] = head as [number, ...Buffer[]]
-      return { from, elements: texts.map((text) => JSON.parse(text.toString()) as RawElement) }
+    if (reply[2].length > 0) reader.pin = reply[2].toString()
+    const heads = reply.slice(3).map((head) => {
+      const [from, length, ...texts] = head as [number, number, ...Buffer[]]
+      return { from, length, elements: texts.map((text) => JSON.parse(text.toString()) as RawElement) }
     })
-    if (epoch !== stream.epoch) {
-      if (heads.some(({ from, elements }, i) => forked(stream.choices[i]!.ids, from, elements))) {
-        cancel(this.#redis, stream.request.model, stream.request.id).catch(() => {})
-        this.#fail(stream, 'Redis lost tokens that were already sent, and the text went on differently')
+    if (epoch !== reader.epoch) {
+      const isForked = heads.some(({ from, elements }, i) => reader.choices[i]!.contradicts(from, elements))
+      const isShort = heads.some(({ length }, i) => length < reader.choices[i]!.length)
+      if (isForked || isShort || newer(reader.epoch, epoch)) {
+        this.#repair(reader, epoch, isForked)
         return
       }
-      // A journal that lost its tail says nothing yet about the tokens beyond it.
-      const reaches = heads.every(({ from, elements }, i) => from + elements.length >= stream.choices[i]!.ids.length)
-      if (!reaches) return
-      stream.epoch = epoch
+      reader.epoch = epoch
     }
-    for (const [i, { from, elements }] of heads.entries()) {
-      stream.deliver(i, from, elements)
-      if (!this.#attached(stream)) return
+    for (const [i, { from, length, elements }] of heads.entries()) {
+      if (from > reader.choices[i]!.length) continue // the reader was behind another answer
+      reader.deliver(i, from, elements)
+      if (!reader.attached || reader.paused) return
+      if (reader.choices[i]!.length < length) reader.behind = true
     }
-    if (reply[1].length === 0) return
+    if (reply[1].length === 0 || reader.behind) return
     const ending = JSON.parse(reply[1].toString()) as Ending
-    if ('usage' in ending && !stream.finished) this.#fail(stream, 'the engine ended the request without every choice')
-    else this.#end(stream, ending)
+    if ('usage' in ending && !reader.finished) this.#fail(reader, 'the engine ended the request without every choice')
+    else this.#end(reader, ending)
   }
 
-  #fail(stream: Stream, message: string): void {
-    this.#end(stream, { code: 'internal_error', message })
+  /** `isLost`: without a repair there is nothing to wait for. Failures are silent: the next poll sees the same and tries
+   * again. */
+  async #repair(reader: Delivery, seen: string, isLost: boolean): Promise<void> {
+    if (reader.repairing) return
+    reader.repairing = true
+    const { request, generation, epoch, pin } = reader
+    const { id, model, origin } = request
+    const choices = reader.choices.map((choice) => choice.elements())
+    const holding = { id, model, gateway: this.#gateway, generation, seen, epoch, pin, choices, origin }
+    try {
+      const repaired = await repair(this.#redis, holding)
+      if (!reader.attached) return
+      if (typeof repaired === 'object') reader.epoch = repaired.epoch
+      else if (isLost && repaired !== 'changed') this.#fail(reader, 'Redis lost tokens of the request that were sent')
+    } catch {
+    } finally {
+      reader.repairing = false
+    }
+  }
+
+  #fail(reader: Delivery, message: string): void {
+    this.#end(reader, { code: 'internal_error', message })
   }
 }
 
 const newer = (a: string, b: string): boolean => a.length > b.length || (a.length === b.length && a > b)
-
-/** Whether the journal says otherwise than what was delivered. */
-function forked(ids: number[], from: number, elements: RawElement[]): boolean {
-  return elements.some(([id], i) => from + i < ids.length && ids[from + i] !== id)
-}

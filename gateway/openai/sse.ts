@@ -14,6 +14,9 @@ const MAX_HELD = 4 * 1024 * 1024
 export type SseOptions = {
   keepAliveCommentMs: number
   stalledReaderMs: number
+  /** More is waiting for the client than it reads: the source should pause, until it has read that. */
+  onFull?: () => void
+  onDrained?: () => void
   /** The client is gone, or was cut off: nothing written from now on arrives. */
   onGone: () => void
 }
@@ -74,6 +77,7 @@ export class SseWriter {
     this.#out.write(events)
     if (this.#out.writableLength > HIGH_WATER) {
       this.#stopStallTimer = this.#clock.after(this.#options.stalledReaderMs, () => this.#out.destroy())
+      this.#options.onFull?.()
     }
   }
 
@@ -92,6 +96,7 @@ export class SseWriter {
     this.#heldLength = 0
     if (events !== '') this.#send(events)
     this.#finish()
+    if (this.#stopStallTimer === null) this.#options.onDrained?.()
   }
 
   #finish(): void {

@@ -5,17 +5,19 @@ import { answerStream, answerWhole } from '../answer.ts'
 import { readBody } from '../body.ts'
 import type { Gateway, RequestEnv } from '../context.ts'
 import { badRequest } from '../errors.ts'
+import { bind } from '../idempotency.ts'
 import { createJobs, randomSeed } from '../jobs.ts'
-import { CompletionChunks } from '../openai/chunks.ts'
 import { parseRequest } from '../openai/issue.ts'
 import { completionSampling, completionTokens, seedText } from '../openai/sampling.ts'
 import { CompletionRequest } from '../openai/schema.ts'
 import { textCompletion } from '../openai/whole.ts'
 import type { TokenIds } from '../prompt/tokenizer.ts'
-import { identityOf, optionsOf } from './options.ts'
+import type { View } from '../view.ts'
+import { identityOf, jobsOf, optionsOf, streamOf } from './options.ts'
 
 export async function completions(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
-  const { config, cards, random } = gateway
+  const { config, cards, random, breaker } = gateway
+  breaker.check()
   const raw = await readBody(c, config.maxBodyBytes)
   const body = parseRequest(CompletionRequest, raw.value)
   const card = await cards.find(body.model)
@@ -48,13 +50,14 @@ export async function completions(c: Context<RequestEnv>, gateway: Gateway): Pro
     echo: (choice: number) => echoes[promptOf(choice)] ?? '',
     promptTokenIds: (choice: number) => Array.from(jobs[promptOf(choice)]!.prompt),
   }
-  const identity = identityOf(gateway, card, id)
+  const bound = await bind(c, gateway, raw.value, id, jobs)
+  const identity = identityOf(card, bound)
   const promptTokens = jobs.reduce((sum, job) => sum + job.prompt.length, 0)
   const options = optionsOf(body, config, sampling.logprobs, promptTokens)
-  if (body.stream) {
-    return answerStream(c, gateway, jobs, new CompletionChunks(identity, options, shape.echo), options.includeUsage)
-  }
-  return answerWhole(c, gateway, jobs, (choices, usage) =>
+  const view: View = { kind: 'completion', identity, options, echoes, jobs: jobsOf(bound), keep: bound.keep }
+  bound.terms.view = JSON.stringify(view)
+  if (body.stream) return answerStream(c, gateway, streamOf(gateway, bound, view))
+  return answerWhole(c, gateway, bound, (choices, usage) =>
     textCompletion(identity, choices, usage, { ...options, ...shape }),
   )
 }

@@ -3,11 +3,10 @@
 import { readFileSync } from 'node:fs'
 import type { Context } from 'hono'
 import { poolState } from '../../queue/models.ts'
+import { within } from '../breaker.ts'
 import type { Gateway, RequestEnv } from '../context.ts'
 import { queueUnavailable, unavailable } from '../errors.ts'
 import { setPools } from '../metrics.ts'
-
-const PROBE_TIMEOUT_MS = 1500
 
 const packageJson = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string
@@ -48,16 +47,11 @@ export async function metrics(c: Context<RequestEnv>, gateway: Gateway): Promise
   return c.body(text, 200, { 'content-type': metrics.registry.contentType })
 }
 
-async function checkHealth({ redis, clock, obstacle }: Gateway): Promise<void> {
+async function checkHealth({ redis, clock, obstacle, breaker }: Gateway): Promise<void> {
   const reason = obstacle()
   if (reason !== null) throw unavailable('not_ready', reason, 1000)
-  const timeout = Promise.withResolvers<never>()
-  const stop = clock.after(PROBE_TIMEOUT_MS, () => timeout.reject(new Error('Redis does not answer')))
-  try {
-    await Promise.race([redis.command('PING'), timeout.promise])
-  } catch (error) {
+  breaker.check()
+  await within(clock, redis.command('PING')).catch((error) => {
     throw queueUnavailable(error)
-  } finally {
-    stop()
-  }
+  })
 }

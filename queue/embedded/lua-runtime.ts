@@ -1,6 +1,8 @@
 // What compiled scripts run on: tables and the library functions of the subset, with Lua 5.1's and Redis' own rules for
 // turning values into text. A Lua string is a JavaScript string of bytes (latin1); nil is undefined; all numbers are doubles.
 
+import { createHash } from 'node:crypto'
+
 export type LuaValue = undefined | boolean | number | string | LuaTable | LuaFunction
 export type LuaFunction = (...args: LuaValue[]) => LuaValue
 
@@ -167,6 +169,11 @@ export const library: Record<string, LuaFunction> = {
   type: (value) => typeOf(value),
   'string.sub': (text, from, to) =>
     sub(operators.text(text), operators.number(from), to === undefined ? -1 : operators.number(to)),
+  'string.find': (text, wanted, from, plain) => {
+    if (plain !== true) throw new LuaError('string.find: only plain searches are in the subset')
+    const at = operators.text(text).indexOf(operators.text(wanted), operators.number(from) - 1)
+    return at < 0 ? undefined : at + 1
+  },
   'string.rep': (text, count) => operators.text(text).repeat(Math.max(0, operators.number(count))),
   'string.byte': (text, at) => {
     const code = operators.text(text).charCodeAt((at === undefined ? 1 : operators.number(at)) - 1)
@@ -186,6 +193,7 @@ export const library: Record<string, LuaFunction> = {
   'math.floor': (value) => Math.floor(operators.number(value)),
   'math.max': (...values) => Math.max(...values.map(operators.number)),
   'math.min': (...values) => Math.min(...values.map(operators.number)),
+  'redis.sha1hex': (text) => createHash('sha1').update(operators.text(text), 'latin1').digest('hex'),
   'redis.status_reply': (text) => operators.table([], [['ok', text]]),
   'redis.error_reply': (text) => operators.table([], [['err', text]]),
 }

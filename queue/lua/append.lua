@@ -17,11 +17,12 @@
 -- @include keys
 -- @include time
 -- @include lane
+-- @include readers
 -- @include job
 
 local engine = ARGV[1]
 local verdicts = {}
-local gateways, messages = {}, {}
+local addressees, messages = {}, {}
 
 -- The lengths of the journals of the entry's choices, and whether a token would be missing between.
 local function measure(id, at, stop)
@@ -57,7 +58,7 @@ end
 
 local function appendEntry(at)
   local id, epoch, stop, state, ending = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4]
-  local f = redis.call('HMGET', jobKey(id), 'st', 'own', 'ep', 'base', 'gw')
+  local f = redis.call('HMGET', jobKey(id), 'st', 'own', 'ep', 'base', 'gw', 'fresh', 'resume')
   if f[2] ~= engine or f[3] ~= epoch then return 0 end
   if f[1] == 'd' or f[1] == 'f' then return 1 end
   if f[1] ~= 'r' then return 0 end
@@ -72,13 +73,19 @@ local function appendEntry(at)
   else
     ending = 'null'
   end
-  local gateway = f[5]
-  if not messages[gateway] then
-    messages[gateway] = {}
-    gateways[#gateways + 1] = gateway
+  local text = '["' .. id .. '","' .. epoch .. '",' .. f[4] .. ',[' .. parts .. '],' .. ending
+  if f[6] == '1' then -- the first of this epoch tells the pin, should Redis lose the job
+    redis.call('HDEL', jobKey(id), 'fresh')
+    text = text .. ',"' .. f[7] .. '"'
   end
-  local message = messages[gateway]
-  message[#message + 1] = '["' .. id .. '","' .. epoch .. '",' .. f[4] .. ',[' .. parts .. '],' .. ending .. ']'
+  for _, gateway in ipairs(split(f[5])) do
+    if not messages[gateway] then
+      messages[gateway] = {}
+      addressees[#addressees + 1] = gateway
+    end
+    local message = messages[gateway]
+    message[#message + 1] = text .. ']'
+  end
   return 1
 end
 
@@ -87,7 +94,7 @@ while at <= #ARGV do
   verdicts[#verdicts + 1] = appendEntry(at)
   at = tonumber(ARGV[at + 2])
 end
-for _, gateway in ipairs(gateways) do
+for _, gateway in ipairs(addressees) do
   redis.call('PUBLISH', gatewayChannel(gateway), '[' .. table.concat(messages[gateway], ',') .. ']')
 end
 return verdicts

@@ -6,11 +6,12 @@
   ARGV[1]  engine     ARGV[2] lease in ms     ARGV[3] steps done     ARGV[4] revision     ARGV[5] numerics
   ARGV[6..] ids of the jobs it holds
 
-  Output: those of them that are not its own any more: cancelled, ended or moved
+  Output: those of them that are not its own any more: cancelled, ended, moved, or by now read by nobody
 ]]
 -- @include keys
 -- @include time
 -- @include lane
+-- @include readers
 -- @include job
 
 -- A claim's reply may still be on its way to the engine; after this long it counts as lost.
@@ -25,8 +26,13 @@ local held, foreign = {}, {}
 for i = 6, #ARGV do
   local id = ARGV[i]
   held[id] = true
-  local f = redis.call('HMGET', jobKey(id), 'st', 'own')
-  if f[1] ~= 'r' or f[2] ~= engine then foreign[#foreign + 1] = id end
+  local f = redis.call('HMGET', jobKey(id), 'st', 'own', 'gw', 'left', 'grace')
+  local own = f[1] == 'r' and f[2] == engine
+  if own and isOrphan(f[3], tonumber(f[4]), tonumber(f[5])) then
+    endOrphan(id, loadJob(id))
+    own = false
+  end
+  if not own then foreign[#foreign + 1] = id end
 end
 
 local returned = false

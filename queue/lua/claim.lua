@@ -1,7 +1,9 @@
 #!lua flags=allow-oom
 --[[
   Gives waiting jobs to an engine: the only place that chooses. Today's policy: class, then resumed before new, then
-  arrival; it stops at the first job that does not fit, so that large jobs are not passed over for ever. The engine's
+  arrival; it stops at the first job that does not fit, so that large jobs are not passed over for ever. A suspect (two
+  engines died with it) goes to an engine that holds nothing, first, and nothing else goes to that engine; while
+  suspects wait and no engine is idle, one, the ward, is given nothing until it is. What nobody reads ends here. The engine's
   cached prefixes and the entries' block hashes are here for the policies to come. Allowed under OOM: only work that
   goes on frees memory.
 
@@ -14,7 +16,9 @@
 -- @include keys
 -- @include time
 -- @include lane
+-- @include readers
 -- @include job
+-- @include epoch
 
 local engine = ARGV[1]
 local lease = redis.call('ZSCORE', engines, engine)
@@ -22,26 +26,10 @@ if not lease or tonumber(lease) <= now then return {} end
 
 local tokens, sequences = tonumber(ARGV[4]), tonumber(ARGV[5])
 local pins = { ARGV[2], ARGV[3] }
+local suspectPins = { ARGV[2] .. ALONE, ARGV[3] .. ALONE }
 
--- Epochs are decimal strings and stay strings: as Lua numbers they would print rounded.
-local function plusOne(epoch)
-  local last = string.sub(epoch, -1)
-  local rest = string.sub(epoch, 1, -2)
-  if last ~= '9' then return rest .. (tonumber(last) + 1) end
-  if rest == '' then return '10' end
-  return plusOne(rest) .. '0'
-end
-
--- max(epoch + 1, microseconds of Redis TIME): grows even if Redis restarts from an older state.
-local function nextEpoch(epoch)
-  local following = plusOne(epoch)
-  local micros = time[1] .. string.rep('0', 6 - #time[2]) .. time[2]
-  if #following > #micros or (#following == #micros and following > micros) then return following end
-  return micros
-end
-
--- The best lane that this engine may serve: pin, lane, score; nil when nothing waits.
-local function bestLane()
+-- The best lane of these pins: pin, lane, score; nil when nothing waits.
+local function bestLane(pins)
   local best = nil
   for _, pin in ipairs(pins) do
     local head = redis.call('ZRANGE', lanesKey(pin), 0, 0, 'WITHSCORES')
@@ -66,7 +54,7 @@ local function take(id, job)
     lengths[#lengths + 1] = #journal
   end
   redis.call('HSET', jobKey(id), 'st', 'r', 'own', engine, 'ep', epoch, 'resume', ARGV[3],
-    'base', '[' .. table.concat(lengths, ',') .. ']')
+    'fresh', '1', 'base', '[' .. table.concat(lengths, ',') .. ']')
   redis.call('ZREM', waiting, id)
   redis.call('ZREM', deadlines, id)
   redis.call('ZADD', heldKey(engine), digits(now), id)
@@ -75,31 +63,71 @@ local function take(id, job)
   return claimed
 end
 
-local claims = {}
--- An engine that holds nothing gets one job whatever its cost, or the job would block the queue for ever.
-local idle = redis.call('ZCARD', heldKey(engine)) == 0
-local best = bestLane()
-while best do
-  local stream = laneKey(best.name)
-  local peeked = redis.call('XRANGE', stream, digits(arrivalOf(best.score)), '+', 'COUNT', 1)[1]
-  local fields = peeked[2]
-  local id, cost, n = fields[2], tonumber(fields[4]), tonumber(fields[6])
-  if not (idle and #claims == 0) and (cost > tokens or n > sequences) then break end
+-- Whether this engine is the one that empties itself for the suspects of a pin: the first that finds them waiting.
+local function isWard(pin)
+  local ward = redis.call('HGET', pool, 'ward:' .. pin)
+  if ward and ward ~= engine then
+    local alive = redis.call('ZSCORE', engines, ward)
+    if alive and tonumber(alive) > now then return false end
+  end
+  redis.call('HSET', pool, 'ward:' .. pin, engine)
+  return true
+end
 
-  -- Delivers the entry just peeked at: everything before it was delivered or deleted.
-  redis.call('XREADGROUP', 'GROUP', 'engines', 'engine', 'COUNT', 1, 'STREAMS', stream, '>')
-  placeLane(best.pin, best.name, best.score, '(' .. peeked[1])
+local function holdsSuspect()
+  local first = redis.call('ZRANGE', heldKey(engine), 0, 0)[1]
+  return first and tonumber(redis.call('HGET', jobKey(first), 'att') or '0') >= SUSPECT_AT
+end
+
+-- The first waiting job of a lane: its stream, entry and what the entry says.
+local function peek(best)
+  local stream = laneKey(best.name)
+  local entry = redis.call('XRANGE', stream, digits(arrivalOf(best.score)), '+', 'COUNT', 1)[1]
+  local fields = entry[2]
+  return { stream = stream, entry = entry[1], id = fields[2], cost = tonumber(fields[4]), n = tonumber(fields[6]) }
+end
+
+-- Delivers the entry just peeked at: everything before it was delivered or deleted. Nil when it is not worth running.
+local function deliver(best, head)
+  redis.call('XREADGROUP', 'GROUP', 'engines', 'engine', 'COUNT', 1, 'STREAMS', head.stream, '>')
+  placeLane(best.pin, best.name, best.score, '(' .. head.entry)
+  local id = head.id
   local job = loadJob(id)
   if not job then -- its hash was deleted by hand
-    redis.call('XACK', stream, 'engines', peeked[1])
-    redis.call('XDEL', stream, peeked[1])
+    redis.call('XACK', head.stream, 'engines', head.entry)
+    redis.call('XDEL', head.stream, head.entry)
+  elseif isOrphan(job.gateway, job.left, job.grace) then
+    endOrphan(id, job)
   elseif job.deadline > 0 and job.deadline <= now and not hasStarted(id, job) then
     failJob(id, job, '{"code":"capacity_timeout","message":"no engine was free before the deadline of the request"}')
   else
-    claims[#claims + 1] = take(id, job)
-    tokens = tokens - cost
-    sequences = sequences - n
+    return take(id, job)
   end
-  best = bestLane()
+  return nil
+end
+
+local idle = redis.call('ZCARD', heldKey(engine)) == 0
+if not idle and holdsSuspect() then return {} end
+local suspect = bestLane(suspectPins)
+while idle and suspect do
+  local claimed = deliver(suspect, peek(suspect))
+  if claimed then return { claimed } end
+  suspect = bestLane(suspectPins)
+end
+if suspect and isWard(suspect.pin) then return {} end
+
+local claims = {}
+local best = bestLane(pins)
+while best do
+  local head = peek(best)
+  -- An engine that holds nothing gets one job whatever its cost, or the job would block the queue for ever.
+  if not (idle and #claims == 0) and (head.cost > tokens or head.n > sequences) then break end
+  local claimed = deliver(best, head)
+  if claimed then
+    claims[#claims + 1] = claimed
+    tokens = tokens - head.cost
+    sequences = sequences - head.n
+  end
+  best = bestLane(pins)
 end
 return claims

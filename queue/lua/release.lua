@@ -10,6 +10,7 @@
 -- @include keys
 -- @include time
 -- @include lane
+-- @include readers
 -- @include job
 
 local released = 0

@@ -110,7 +110,20 @@ export const ablations: Record<string, Ablation> = {
   },
   'counter-epoch': {
     what: 'an epoch is the last one plus one, whatever the time',
-    scripts: edited(['return micros', 'return following']),
+    scripts: edited([
+      "return later(plusOne(epoch), time[1] .. string.rep('0', 6 - #time[2]) .. time[2])",
+      'return plusOne(epoch)',
+    ]),
+    wrapGateway: unchanged.wrapGateway,
+  },
+  'no-repair': {
+    what: 'the gateway puts nothing back',
+    scripts,
+    wrapGateway: gateway({ script: (name, ask) => (name === 'repair' ? new Promise(() => {}) : ask()) }),
+  },
+  'no-quarantine': {
+    what: 'a job that engines died with runs beside others again',
+    scripts: edited(['local SUSPECT_AT = 2', 'local SUSPECT_AT = 99']),
     wrapGateway: unchanged.wrapGateway,
   },
 }

@@ -6,7 +6,7 @@ import type { Slice } from '../../engine/scheduler/scheduler.ts'
 import type { Generation } from '../../gateway/generation.ts'
 import { reap } from '../../queue/consume.ts'
 import type { Job } from '../../queue/job.ts'
-import { jobKey, journalKey, poolKey } from '../../queue/keys.ts'
+import { deadKey, gatewaysKey, jobKey, journalKey, poolKey } from '../../queue/keys.ts'
 import { poolState } from '../../queue/models.ts'
 import { Random } from '../bench/random.ts'
 import { type Ablation, unchanged } from './ablations.ts'
@@ -294,7 +294,8 @@ class World implements Faulty {
     for (const node of this.#gateways) node?.close()
     await this.#timeline.run(this.#timeline.now + RETENTION_MS)
     await reap(this.server.redis, MODEL)
-    const left = this.server.keys().filter((key) => key !== poolKey(MODEL))
+    const kept = [poolKey(MODEL), gatewaysKey(MODEL), deadKey(MODEL)]
+    const left = this.server.keys().filter((key) => !kept.includes(key))
     if (left.length > 0) this.#violations.push(`keys left in Redis: ${left.join(' ')}`)
     const { queuedTokens } = await poolState(this.server.redis, MODEL)
     if (queuedTokens !== 0) this.#violations.push(`the empty queue counts ${queuedTokens} tokens`)

@@ -36,7 +36,7 @@ await onBothServers('the journal', (world) => {
     assert.deepEqual(await journal(), tokens(0, 3).map(encodeToken))
     await world.until(() => messages.length === 1)
     const elements = tokens(0, 3).map(({ id, text }) => [id, text])
-    assert.deepEqual(JSON.parse(messages[0]!), [['a', claimed.epoch, [0], [[0, 0, elements]], null]])
+    assert.deepEqual(JSON.parse(messages[0]!), [['a', claimed.epoch, [0], [[0, 0, elements]], null, 'rev1/cpu-plain']])
   })
 
   test('a repeated append changes nothing and is ok', async () => {

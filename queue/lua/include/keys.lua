@@ -3,6 +3,8 @@ local pool = KEYS[1]
 local waiting = pool .. ':waiting'
 local deadlines = pool .. ':deadlines'
 local engines = pool .. ':engines'
+local gateways = pool .. ':gateways'
+local dead = pool .. ':dead'
 local bell = pool .. ':bell'
 local function jobKey(id) return pool .. ':r:' .. id end
 local function journalKey(id, choice) return pool .. ':t:' .. id .. ':' .. choice end
