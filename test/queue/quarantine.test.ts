@@ -87,6 +87,7 @@ await onBothServers('the quarantine', (world) => {
       ['suspect'],
     )
     await enqueue(redis, makeJob({ id: 'a', model }), plenty)
+    assert.deepEqual(await claim(redis, busy[0]!, wide), [], 'nothing joins a suspect')
     const [other] = await claim(redis, busy[1]!, wide)
     assert.equal(other?.job.id, 'a')
     await world.pass(700)
