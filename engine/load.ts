@@ -9,6 +9,7 @@ import type { EngineConfig } from './config.ts'
 import { Engine } from './engine.ts'
 import { createModel } from './models/index.ts'
 import { Device } from './native/device.ts'
+import { LOGITS_AT_ONCE } from './sample/sampler.ts'
 import { sourceEnvironment } from './weights/environment.ts'
 import { GenerationConfig, type ModelFiles, readModelFiles } from './weights/files.ts'
 import { checkJson, parseJson } from './weights/json.ts'
@@ -130,7 +131,7 @@ export async function loadEngine(
     dtype,
     kvCacheDtype,
     maxTokens: config.maxNumBatchedTokens,
-    maxLogits: config.maxNumSeqs,
+    maxLogits: LOGITS_AT_ONCE,
     maxPositions: capacity.maxModelLength,
   })
   await source.close()

@@ -8,18 +8,21 @@ const WIDTH = 8
 const FINISH = [undefined, 'stop', 'length'] as const
 const NONE = -1
 
+type Apart = StepOutput & { type: 'failed' | 'prompt' }
+
 export type Packet = {
   words: Int32Array
   /** Per log-probability record: token and rank. */
   ranks: Int32Array
   logprobs: Float32Array
-  /** Rare, so sent as they are. */
-  failed: (StepOutput & { type: 'failed' })[]
+  /** Refusals and log-probabilities of prompts: rare, so sent as they are. */
+  apart: Apart[]
 }
 
 export function pack(outputs: readonly StepOutput[]): Packet {
-  const failed = outputs.filter((output) => output.type === 'failed')
-  const rest = outputs.filter((output) => output.type !== 'failed')
+  const isApart = (output: StepOutput): output is Apart => output.type === 'failed' || output.type === 'prompt'
+  const apart = outputs.filter(isApart)
+  const rest = outputs.filter((output) => !isApart(output)) as Exclude<StepOutput, Apart>[]
   const records = rest.flatMap((output) => (output.type === 'token' ? (output.logprobs ?? []) : []))
   const words = new Int32Array(WIDTH * rest.length)
   for (const [i, output] of rest.entries()) {
@@ -42,16 +45,16 @@ export function pack(outputs: readonly StepOutput[]): Packet {
     words,
     ranks: Int32Array.from(records.flatMap(({ id, rank }) => [id, rank])),
     logprobs: Float32Array.from(records, ({ logprob }) => logprob),
-    failed,
+    apart,
   }
 }
 
 /** `idOf` gives undefined for a request that is gone; its outputs are dropped. */
 export function unpack(packet: Packet, idOf: (handle: number) => string | undefined): StepOutput[] {
   const outputs: StepOutput[] = []
-  for (const failure of packet.failed) {
-    const id = idOf(Number(failure.id))
-    if (id !== undefined) outputs.push({ ...failure, id })
+  for (const output of packet.apart) {
+    const id = idOf(Number(output.id))
+    if (id !== undefined) outputs.push({ ...output, id })
   }
   const { words } = packet
   let record = 0

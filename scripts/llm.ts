@@ -57,6 +57,8 @@ export type RequestOutput = {
   request_id: string
   prompt: string | null
   prompt_token_ids: number[]
+  /** Per token of the prompt, by id; null for the first, and altogether unless asked for. */
+  prompt_logprobs: (Record<number, Logprob> | null)[] | null
   outputs: [CompletionOutput, ...CompletionOutput[]]
   finished: true
   num_cached_tokens: number
@@ -180,12 +182,13 @@ export class LLM {
   }
 
   async #submit(prompt: Uint32Array, params: SamplingParams): Promise<Output> {
-    const { engine, facts, vocab, config } = await this.#loaded
+    const { engine, facts, vocab, config, encoder } = await this.#loaded
     const number = this.#requests++
+    const badWords = await encoder.badWords(params.badWords)
     const id = String(number)
     // Distinct per prompt, the same in every run.
     const seed = BigInt.asIntN(64, (BigInt(config.seed) << 32n) + BigInt(number)).toString()
-    const sampling = params.resolve({ seed, room: facts.capacity.maxModelLength - prompt.length })
+    const sampling = params.resolve({ seed, room: facts.capacity.maxModelLength - prompt.length, badWords })
     this.#processor ??= new OutputProcessor(vocab)
     this.#processor.add({ id, prompt, sampling })
     const finished = new Promise<Output>((resolve, reject) => this.#pending.set(id, { resolve, reject }))
@@ -268,6 +271,8 @@ function describe(output: Output, prompt: string | null, ids: Uint32Array): Requ
     request_id: output.id,
     prompt,
     prompt_token_ids: Array.from(ids),
+    prompt_logprobs:
+      output.choices[0]?.tokens[0]?.prompt?.map((records) => (records[0]?.rank ? byId(records) : null)) ?? null,
     outputs: output.choices.map(describeChoice) as RequestOutput['outputs'],
     finished: true,
     num_cached_tokens: output.cachedTokens,

@@ -29,7 +29,10 @@ export type Batch = {
   logitRows: Tensor
 }
 
-export type Step = { commands: Commands; batch: Batch }
+/** Gets the logits [some rows, vocabulary] of logitRows[first], logitRows[first + 1], ..., good until its next call. */
+export type TakeLogits = (logits: Tensor, first: number) => void
+
+export type Step = { commands: Commands; batch: Batch; take: TakeLogits }
 
 /** What all layers of a model share. cosSin: [positions, rotary size], see rope.ts */
 export type Shared = { config: ModelConfig; scratch: Scratch; cosSin: Tensor; maxLogits: number }
@@ -130,7 +133,10 @@ export function gatedMlp(weights: Weights, { config, scratch }: Shared) {
   }
 }
 
-/** Logits [logitCount, vocabulary] of the rows that are wanted; a tied head is the embedding's matrix. */
+/**
+ * Logits of the rows that are wanted, maxLogits at a time, so that a vocabulary times all tokens of a step is never held.
+ * A tied head is the embedding's matrix.
+ */
 export function head(weights: Weights, tied: Weight, { config, scratch, maxLogits }: Shared) {
   const { hiddenSize, vocabularySize } = config
   const weight = config.tiedEmbeddings ? tied : weights.matrix({ '': vocabularySize }, hiddenSize)
@@ -138,9 +144,12 @@ export function head(weights: Weights, tied: Weight, { config, scratch, maxLogit
   const last = scratch.take('last', hiddenSize, maxLogits)
   const logits = scratch.take('logits', vocabularySize, maxLogits)
 
-  return (x: Tensor, { commands, batch }: Step): Tensor => {
-    commands.gatherRows(last, x, batch.logitRows, batch.logitCount)
-    commands.linear(logits, last, weight, null, batch.logitCount)
-    return logits.rows(0, batch.logitCount)
+  return (x: Tensor, { commands, batch, take }: Step): void => {
+    for (let first = 0; first < batch.logitCount; first += maxLogits) {
+      const count = Math.min(maxLogits, batch.logitCount - first)
+      commands.gatherRows(last, x, batch.logitRows.rows(first, first + count), count)
+      commands.linear(logits, last, weight, null, count)
+      take(logits.rows(0, count), first)
+    }
   }
 }

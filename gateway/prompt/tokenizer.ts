@@ -63,6 +63,20 @@ export class PromptEncoder {
     return encoder.encode(this.special.respell(rendered), addSpecialTokens)
   }
 
+  /** Token sequences to forbid, as vLLM: each word as a text begins with it and, if that differs in its first token
+   * alone, as it stands after a space. */
+  async badWords(words: readonly string[]): Promise<number[][]> {
+    const found: number[][] = []
+    for (const word of words) {
+      const text = word.toWellFormed().trimStart()
+      const bare = Array.from(await this.plain.encode(text, false))
+      const spaced = Array.from(await this.plain.encode(` ${text}`, false))
+      if (bare.length > 0) found.push(bare)
+      if (spaced[0] !== bare[0] && spaced.length === bare.length) found.push(spaced)
+    }
+    return found
+  }
+
   async #respell(): Promise<Encoder> {
     const encoder = new Encoder(this.special.respellJson(await this.#json()))
     this.special.check(this.plain, encoder)

@@ -15,13 +15,14 @@ import type { TokenIds } from '../prompt/tokenizer.ts'
 import { identityOf, optionsOf } from './options.ts'
 
 export async function completions(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
-  const { config, cards, random } = gateway
+  const { config, cards, prompts: encoders, random } = gateway
   const raw = await readBody(c, config.maxBodyBytes)
   const body = parseRequest(CompletionRequest, raw.value)
   const card = await cards.find(body.model)
   c.set('model', card.name)
   const seed = body.seed === undefined ? randomSeed(gateway) : seedText(body.seed, raw.digits('seed'))
-  const sampling = completionSampling(body, card, config, seed)
+  const badWords = await encoders.badWords(card, body.bad_words)
+  const sampling = completionSampling(body, card, config, { seed, badWords })
   const inputs = promptList(body.prompt)
   if (inputs.length > config.maxN) {
     throw badRequest('prompt', `prompt: ${inputs.length} prompts; this server takes at most ${config.maxN}.`)
@@ -38,7 +39,8 @@ export async function completions(c: Context<RequestEnv>, gateway: Gateway): Pro
     param: 'prompt',
     prompts,
     sampling,
-    maxTokens: body.max_tokens,
+    // Asked for nothing but the prompt, the engine says one token, which is not passed on; so does vLLM.
+    maxTokens: body.max_tokens === 0 ? 1 : body.max_tokens,
     fallback: completionTokens,
   })
 
@@ -46,13 +48,15 @@ export async function completions(c: Context<RequestEnv>, gateway: Gateway): Pro
   const promptOf = (choice: number) => Math.floor(choice / sampling.n)
   const shape = {
     echo: (choice: number) => echoes[promptOf(choice)] ?? '',
+    continues: body.max_tokens !== 0,
+    promptLogprobs: body.prompt_logprobs !== undefined,
     promptTokenIds: (choice: number) => Array.from(jobs[promptOf(choice)]!.prompt),
   }
   const identity = identityOf(gateway, card, id)
   const promptTokens = jobs.reduce((sum, job) => sum + job.prompt.length, 0)
   const options = optionsOf(body, config, sampling.logprobs, promptTokens)
   if (body.stream) {
-    return answerStream(c, gateway, jobs, new CompletionChunks(identity, options, shape.echo), options.includeUsage)
+    return answerStream(c, gateway, jobs, new CompletionChunks(identity, options, shape), options.includeUsage)
   }
   return answerWhole(c, gateway, jobs, (choices, usage) =>
     textCompletion(identity, choices, usage, { ...options, ...shape }),

@@ -58,7 +58,8 @@ export class EngineDouble implements EngineVerbs {
     const { waiting, freeBlocks } = this
     const rest = { waitingTokens: 0, cachedBlocks: 0, kvUsage: 0, prefixQueries: 0, prefixHits: 0, preemptions: 0 }
     const counts = { steps: this.#steps, stepTokens: 0, stepSequences: 0, promptTokens: 0, generationTokens: 0 }
-    return { ...rest, ...counts, running: this.sequences.length, waiting, totalBlocks: 100, freeBlocks }
+    const speculated = { drafts: 0, draftTokens: 0, acceptedTokens: [] }
+    return { ...rest, ...counts, ...speculated, running: this.sequences.length, waiting, totalBlocks: 100, freeBlocks }
   }
 
   /** One step: a token of every sequence. */
