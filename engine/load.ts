@@ -146,6 +146,7 @@ export async function loadEngine(
     enablePrefixCaching: config.enablePrefixCaching,
     policy: config.staticBatching ? 'static' : 'continuous',
     eosTokenIds: facts.eosTokenIds,
+    speculation: config.speculativeConfig,
   })
   const close = () => {
     engine.free()

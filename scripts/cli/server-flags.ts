@@ -145,6 +145,11 @@ export const engineFlags: FlagGroup[] = [
         kind: 'boolean',
         help: 'keep the KV blocks of prompts for reuse',
       },
+      {
+        name: '--speculative-config',
+        kind: 'json',
+        help: 'guess tokens from the prompt and verify them in one step: \'{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}\'',
+      },
       { name: '--block-size', kind: 'integer', help: 'tokens per KV block' },
       { name: '--kv-cache-memory-bytes', kind: 'integer', help: 'memory of the KV cache (2G = 2 x 2^30)' },
       { name: '--num-gpu-blocks-override', kind: 'integer', help: 'exact number of KV blocks' },

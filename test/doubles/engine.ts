@@ -25,6 +25,8 @@ export class EngineDouble implements EngineVerbs {
   waiting = 0
   freeBlocks = 100
   refuse: string | null = null
+  /** An engine that guesses gives several at once. */
+  tokensPerStep = (_index: number) => 1
   #listener: StepListener = () => {}
   #steps = 0
 
@@ -62,7 +64,7 @@ export class EngineDouble implements EngineVerbs {
     return { ...rest, ...counts, ...speculated, running: this.sequences.length, waiting, totalBlocks: 100, freeBlocks }
   }
 
-  /** One step: a token of every sequence. */
+  /** One step: a token of every sequence, or several. */
   async step() {
     this.#steps++
     const outputs: StepOutput[] = []
@@ -73,10 +75,12 @@ export class EngineDouble implements EngineVerbs {
         outputs.push({ type: 'failed', id, code: 'request_failed', message: 'no' })
         continue
       }
-      const isLast = index + 1 === sampling.maxTokens
-      const token = tokenAt(prompt, choice, index)
-      outputs.push({ type: 'token', id, choice, token, index, ...(isLast && { finish: 'length' as const }) })
-      sequence.index++
+      for (let at = index; at < Math.min(index + this.tokensPerStep(index), sampling.maxTokens); at++) {
+        const isLast = at + 1 === sampling.maxTokens
+        const token = tokenAt(prompt, choice, at)
+        outputs.push({ type: 'token', id, choice, token, index: at, ...(isLast && { finish: 'length' as const }) })
+        sequence.index++
+      }
     }
     this.sequences = this.sequences.filter(({ request, index }) => {
       return index < request.sampling.maxTokens && request.id !== this.refuse

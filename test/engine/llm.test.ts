@@ -141,6 +141,25 @@ test('conversations and texts of several calls share the batch and give the gold
   await llm.close()
 })
 
+test('with guesses every text, log-probability and reason is what it is without', async () => {
+  const { cases } = JSON.parse(readFileSync(`${demo}/golden.json`, 'utf8')) as { cases: { prompt_ids: number[] }[] }
+  const prompts = cases.map(({ prompt_ids }) => ({ prompt_token_ids: prompt_ids }))
+  const params = [
+    { temperature: 0 },
+    { temperature: 0.7, seed: 3, n: 2, logprobs: 2 },
+    { temperature: 0, stop: ['.', ' the'], include_stop_str_in_output: true },
+    { temperature: 0.4, seed: 1, stop: ['ing'], repetition_penalty: 1.1, bad_words: ['a', 'memory'], min_tokens: 20 },
+  ].map((options) => new SamplingParams({ max_tokens: 48, ...options }))
+  const texts = async (options: object) => {
+    const llm = await LLM.create({ model: demo, max_num_seqs: 16, ...options })
+    const outputs = await Promise.all(params.map((each) => llm.generate(prompts, each, quiet)))
+    await llm.close()
+    return outputs.flat().map((output) => output.outputs)
+  }
+  const speculative_config = { method: 'ngram', num_speculative_tokens: 4, prompt_lookup_max: 3, prompt_lookup_min: 1 }
+  assert.deepEqual(await texts({ speculative_config }), await texts({}))
+})
+
 test('a model that is not there, or an option that is not known, is one clear line', async () => {
   await assert.rejects(new LLM({ model: './nowhere' }).generate('x'), /nowhere/)
   assert.throws(() => new LLM({ model: './x', max_model_lenn: 5 }), /unknown option --max-model-lenn/)
