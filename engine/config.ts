@@ -37,6 +37,8 @@ const Fields = z.strictObject({
   servedModelName: z.array(z.string().min(1).max(256)).default([]),
   /** Type of the weights in memory; auto: that of the checkpoint (bfloat16 for float16). */
   dtype: z.enum(['auto', 'float32', 'bfloat16']).default('auto'),
+  /** dummy: random weights, always the same, for measuring; the model is a folder with a config.json. */
+  loadFormat: z.enum(['auto', 'safetensors', 'dummy']).default('auto'),
   /** Longest prompt plus answer; null: what the model allows and the KV cache holds. */
   maxModelLen: optional(positive),
   /** Sequences that run at the same time. */

@@ -72,6 +72,8 @@ type Loaded = {
   vocab: Vocab
   close(): void
 }
+/** Reads what it wants to know by engine.stats(). */
+export type StepListener = (engine: Pick<Engine, 'stats'>) => void
 type Pending = { resolve(output: Output): void; reject(error: Error): void }
 
 /** Longest time in ms that the event loop waits for the engine, steps longer than that aside. */
@@ -84,8 +86,11 @@ export class LLM {
   #pumping: Promise<void> | null = null
   #requests = 0
 
-  /** Begins to load at once; whatever is called first waits for it. */
-  constructor(options: LLMOptions | string) {
+  readonly #onStep: StepListener
+
+  /** Begins to load at once; whatever is called first waits for it. `onStep` is told of every step of the engine. */
+  constructor(options: LLMOptions | string, onStep: StepListener = () => {}) {
+    this.#onStep = onStep
     const config = parseEngineConfig(engineOptions(typeof options === 'string' ? { model: options } : options))
     this.#loaded = load(config)
     // Whoever awaits the model hears of it.
@@ -93,8 +98,8 @@ export class LLM {
   }
 
   /** Resolves when the model is loaded. */
-  static async create(options: LLMOptions | string): Promise<LLM> {
-    const llm = new LLM(options)
+  static async create(options: LLMOptions | string, onStep?: StepListener): Promise<LLM> {
+    const llm = new LLM(options, onStep)
     await llm.#loaded
     return llm
   }
@@ -144,6 +149,22 @@ export class LLM {
       }),
     )
     return this.#run(encoded, params, options)
+  }
+
+  /** Text -> ids, without special tokens, and back. */
+  readonly tokenize = async (text: string): Promise<number[]> => {
+    const { encoder } = await this.#loaded
+    return Array.from(await encoder.plain.encode(text.toWellFormed(), false))
+  }
+
+  readonly detokenize = async (ids: ArrayLike<number>): Promise<string> => {
+    const { encoder } = await this.#loaded
+    return encoder.plain.decode(Array.from(ids), false)
+  }
+
+  /** Ids are below this. */
+  async vocabularySize(): Promise<number> {
+    return (await this.#loaded).facts.vocabularySize
   }
 
   /** Gives the model's memory back. Requests that still run are rejected. */
@@ -208,6 +229,7 @@ export class LLM {
         }
         if (!engine.hasWork) return
         this.#deliver(engine.step(), engine, processor)
+        this.#onStep(engine)
       }
     } catch (error) {
       this.#rejectAll(error as Error)

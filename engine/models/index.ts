@@ -8,7 +8,7 @@ import type { Architecture, ModelConfig } from './config.ts'
 import { type Batch, Scratch, type Shared, type Step, type TakeLogits } from './layers.ts'
 import { llama } from './llama.ts'
 import { cosSinTable } from './rope.ts'
-import { Weights } from './weights.ts'
+import { type Checkpoint, type Memory, Weights } from './weights.ts'
 
 type Build = (weights: Weights, shared: Shared) => (step: Step, kv: KvLayer[]) => void
 
@@ -88,4 +88,23 @@ export async function createModel(
     free()
     throw error
   }
+}
+
+/** The tensors that a checkpoint of this configuration must hold: the layers are made, and what they ask for is noted. */
+export function surveyTensors(config: ModelConfig): { name: string; shape: number[] }[] {
+  const found: { name: string; shape: number[] }[] = []
+  const nothing = {} as never // nothing is computed
+  const device: Memory = { alloc: () => nothing, weight: () => nothing }
+  const checkpoint: Checkpoint = {
+    source: nothing,
+    tensors: new Map(),
+    find: (name, shape) => {
+      found.push({ name, shape: [...shape] })
+      return { name, file: '', dtype: 'BF16', shape: [...shape], begin: 0, end: 0 }
+    },
+    load: async () => {},
+  }
+  const shared = { config, scratch: new Scratch(device, 0), cosSin: nothing, maxLogits: 0 }
+  architectures[config.architecture](new Weights(device, 'bf16', checkpoint), shared)
+  return found
 }

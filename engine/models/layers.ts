@@ -4,11 +4,10 @@
 //
 // Activations are scratch memory that layers share by name: a result is good until a layer is called that writes to the
 // same name. Nothing is allocated during a step.
-import type { Device } from '../native/device.ts'
 import type { Commands, KvLayer } from '../native/ops.ts'
 import type { Tensor, Weight } from '../native/tensor.ts'
 import type { ModelConfig } from './config.ts'
-import type { Parts, Weights } from './weights.ts'
+import type { Memory, Parts, Weights } from './weights.ts'
 
 /** What one step computes, packed for the kernels. All tensors are i32 and may be longer than what counts. */
 export type Batch = {
@@ -39,11 +38,11 @@ export type Shared = { config: ModelConfig; scratch: Scratch; cosSin: Tensor; ma
 
 /** Activation memory, by name: the same tensor for every layer that asks for it. */
 export class Scratch {
-  readonly #device: Device
+  readonly #device: Memory
   readonly #maxTokens: number
   readonly #tensors = new Map<string, Tensor>()
 
-  constructor(device: Device, maxTokens: number) {
+  constructor(device: Memory, maxTokens: number) {
     this.#device = device
     this.#maxTokens = maxTokens
   }
