@@ -64,7 +64,7 @@ export function unpack(packet: Packet, idOf: (handle: number) => string | undefi
     const base = { choice: word(1), index: word(3), ...(word(5) !== NONE && { stopTokenId: word(5) }) }
     const finish = FINISH[word(4)]
     const records = word(7)
-    const logprobs = readLogprobs(packet, record, records)
+    const logprobs = records > 0 ? readLogprobs(packet, record, records) : []
     record += Math.max(0, records)
     if (id === undefined) continue
     if (word(2) === NONE) outputs.push({ type: 'finish', id, ...base, finish: finish ?? 'length' })
@@ -84,7 +84,7 @@ export function unpack(packet: Packet, idOf: (handle: number) => string | undefi
 }
 
 function readLogprobs({ ranks, logprobs }: Packet, first: number, count: number) {
-  return Array.from({ length: Math.max(0, count) }, (_, k) => ({
+  return Array.from({ length: count }, (_, k) => ({
     id: ranks[2 * (first + k)] as number,
     logprob: logprobs[first + k] as number,
     rank: ranks[2 * (first + k) + 1] as number,
