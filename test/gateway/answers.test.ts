@@ -166,13 +166,16 @@ test('prompt_logprobs are those of vLLM, by token id', async () => {
 test('bad words travel as tokens, at the beginning of a text and after a space', async () => {
   const tokens = async (prompt: string) =>
     (await ask('/tokenize', { model: 'demo', prompt, add_special_tokens: false })).tokens as number[]
-  await chat({ bad_words: ['What', ' cat'] })
+  await chat({ bad_words: ['What', ' blocks', '('] })
   await chat()
   const [bare, spaced] = await Promise.all([tokens('What'), tokens(' What')])
   const words = served.engine.jobs[0]!.sampling.badWords!
   assert.ok(bare.length === spaced.length && bare[0] !== spaced[0])
   assert.deepEqual(words.slice(0, 2), [bare, spaced])
-  assert.deepEqual(words.slice(2), [await tokens('cat')])
+  const [inside, outside] = await Promise.all([tokens('blocks'), tokens(' blocks')])
+  assert.ok(inside.length !== outside.length)
+  assert.deepEqual(words.slice(2, 4), [inside, outside])
+  assert.deepEqual(words.slice(4), [await tokens('(')], 'its space is a token of its own')
   assert.equal('badWords' in served.engine.jobs[1]!.sampling, false, 'older engines are not sent what says nothing')
 })
 
