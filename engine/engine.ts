@@ -233,17 +233,12 @@ export class Engine {
     const ending = this.#scheduler.ending(sequence)
     const isFirst = index === (request.resume[choice]?.length ?? 0)
     this.#counts.generationTokens++
-    outputs.push({
-      type: 'token',
-      id: request.id,
-      choice,
-      token,
-      index,
-      ...(logprobs && { logprobs }),
-      ...(ending && { finish: ending.reason }),
-      ...(ending?.stopTokenId !== undefined && { stopTokenId: ending.stopTokenId }),
-      ...(isFirst && { cachedTokens: Math.min(sequence.cachedTokens, request.prompt.length) }),
-    })
+    const output: StepOutput = { type: 'token', id: request.id, choice, token, index }
+    if (logprobs) output.logprobs = logprobs
+    if (ending) output.finish = ending.reason
+    if (ending?.stopTokenId !== undefined) output.stopTokenId = ending.stopTokenId
+    if (isFirst) output.cachedTokens = Math.min(sequence.cachedTokens, request.prompt.length)
+    outputs.push(output)
     return ending
   }
 

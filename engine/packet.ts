@@ -25,21 +25,18 @@ export function pack(outputs: readonly StepOutput[]): Packet {
   const rest = outputs.filter((output) => !isApart(output)) as Exclude<StepOutput, Apart>[]
   const records = rest.flatMap((output) => (output.type === 'token' ? (output.logprobs ?? []) : []))
   const words = new Int32Array(WIDTH * rest.length)
-  for (const [i, output] of rest.entries()) {
-    const isToken = output.type === 'token'
-    words.set(
-      [
-        Number(output.id),
-        output.choice,
-        isToken ? output.token : NONE,
-        output.index,
-        FINISH.indexOf(output.finish),
-        output.stopTokenId ?? NONE,
-        (isToken ? output.cachedTokens : undefined) ?? NONE,
-        (isToken ? output.logprobs?.length : undefined) ?? NONE,
-      ],
-      WIDTH * i,
-    )
+  let at = 0
+  for (const output of rest) {
+    const token = output.type === 'token' ? output : undefined
+    words[at] = Number(output.id)
+    words[at + 1] = output.choice
+    words[at + 2] = token?.token ?? NONE
+    words[at + 3] = output.index
+    words[at + 4] = FINISH.indexOf(output.finish)
+    words[at + 5] = output.stopTokenId ?? NONE
+    words[at + 6] = token?.cachedTokens ?? NONE
+    words[at + 7] = token?.logprobs?.length ?? NONE
+    at += WIDTH
   }
   return {
     words,
@@ -61,24 +58,23 @@ export function unpack(packet: Packet, idOf: (handle: number) => string | undefi
   for (let at = 0; at < words.length; at += WIDTH) {
     const word = (field: number) => words[at + field] as number
     const id = idOf(word(0))
-    const base = { choice: word(1), index: word(3), ...(word(5) !== NONE && { stopTokenId: word(5) }) }
     const finish = FINISH[word(4)]
     const records = word(7)
     const logprobs = records > 0 ? readLogprobs(packet, record, records) : []
     record += Math.max(0, records)
     if (id === undefined) continue
-    if (word(2) === NONE) outputs.push({ type: 'finish', id, ...base, finish: finish ?? 'length' })
-    else {
-      outputs.push({
-        type: 'token',
-        id,
-        token: word(2),
-        ...base,
-        ...(finish && { finish }),
-        ...(word(6) !== NONE && { cachedTokens: word(6) }),
-        ...(records !== NONE && { logprobs }),
-      })
+    const place = { id, choice: word(1), index: word(3) }
+    const output: StepOutput =
+      word(2) === NONE
+        ? { type: 'finish', ...place, finish: finish ?? 'length' }
+        : { type: 'token', ...place, token: word(2) }
+    if (word(5) !== NONE) output.stopTokenId = word(5)
+    if (output.type === 'token') {
+      if (finish) output.finish = finish
+      if (word(6) !== NONE) output.cachedTokens = word(6)
+      if (records !== NONE) output.logprobs = logprobs
     }
+    outputs.push(output)
   }
   return outputs
 }
