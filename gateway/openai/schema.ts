@@ -247,7 +247,6 @@ export const CompletionRequest = z
   .superRefine((body, context) => {
     const fault = (path: string, text: string) => context.addIssue({ code: 'custom', path: [path], message: text })
     if (body.stream_options && !body.stream) fault('stream_options', 'is only allowed together with stream: true.')
-    if (body.echo && body.logprobs !== undefined) fault('echo', 'cannot be combined with logprobs yet.')
     if (body.use_beam_search) checkBeamSearch(body, fault)
     if (body.use_beam_search && (body.best_of ?? 1) > (body.n ?? 1)) fault('best_of', 'of beam search is n.')
     if (body.stream && body.prompt_logprobs !== undefined) fault('prompt_logprobs', NOT_STREAMED)

@@ -95,6 +95,11 @@ test('more rows than logits are taken at a time', () => {
   )
 })
 
+test('a beam search scores its prompt once', () => {
+  const beams = run(stories.engine(), { n: 3, maxTokens: 8, useBeamSearch: true })
+  assert.deepEqual(beams, run(stories.engine()))
+})
+
 test('choices share one scoring; a resume that has the first token repeats none', () => {
   assert.equal(run(stories.engine(), { n: 3 }).length, prompt.length - 1)
   const engine = stories.engine()

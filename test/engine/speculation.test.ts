@@ -114,6 +114,14 @@ function withoutCached(output: StepOutput): StepOutput {
   return rest
 }
 
+test('beams are not guessed, and beside requests that are they end as alone', () => {
+  const asked = request('r', prompt, { n: 3, maxTokens: 20, useBeamSearch: true })
+  const plain = run([asked], {})
+  assert.equal(plain.said.length, 60)
+  assert.equal(run([asked], { speculation }).stats.drafts, 0)
+  assert.deepEqual(run([...crowd(4), asked], { speculation }).said, plain.said)
+})
+
 test('a text that repeats itself takes fewer steps, and the counts add up', () => {
   const asked = request('r', prompt, samplings.greedy)
   const plain = run([asked], {}).stats
