@@ -4,6 +4,7 @@ import type { Batch } from './models/layers.ts'
 import type { Device } from './native/device.ts'
 import type { Tensor } from './native/tensor.ts'
 import type { SchedulerOptions } from './scheduler/limits.ts'
+import type { LogitRow } from './scheduler/rows.ts'
 import type { Slice } from './scheduler/scheduler.ts'
 
 type Limits = Pick<SchedulerOptions, 'blockSize' | 'maxModelLen' | 'maxNumSeqs' | 'maxNumBatchedTokens'>
@@ -35,7 +36,7 @@ export class BatchPacker {
     const slots = take(maxNumBatchedTokens)
     const queryStart = take(maxNumSeqs + 1)
     const kvLength = take(maxNumSeqs)
-    const logitRows = take(maxNumSeqs)
+    const logitRows = take(maxNumBatchedTokens + maxNumSeqs)
     const copies = take(2 * maxNumSeqs)
     // Last, because a step fills only as much of it as its longest sequence needs, and copies no more.
     const blockTable = take(maxNumSeqs * Math.ceil(maxModelLen / blockSize))
@@ -58,15 +59,15 @@ export class BatchPacker {
     }
   }
 
-  /** Good until the next call. */
-  pack(slices: Slice[], copied: readonly number[]): PackedBatch {
+  /** Good until the next call. `wanted`: the rows whose logits are taken. */
+  pack(slices: readonly Slice[], wanted: readonly LogitRow[], copied: readonly number[]): PackedBatch {
     const { ids, positions, slots, queryStart, kvLength, logitRows, copies, blockTable } = this.#fields
     const tableStride = slices.reduce((most, { sequence }) => Math.max(most, sequence.blocks.length), 0)
     let row = 0
-    let logits = 0
-    for (const [i, { sequence, begin, count, yieldsToken, forks }] of slices.entries()) {
+    for (const [i, { sequence, begin, count, draft }] of slices.entries()) {
       const blocks = sequence.blocks.view
       ids.host.set(sequence.tokens.view.subarray(begin, begin + count), row)
+      ids.host.set(draft, row + count - draft.length)
       queryStart.host[i] = row
       kvLength.host[i] = begin + count
       blockTable.host.set(blocks, i * tableStride)
@@ -75,10 +76,8 @@ export class BatchPacker {
         const block = blocks[Math.floor(position / this.#blockSize)]!
         slots.host[row] = block * this.#blockSize + (position % this.#blockSize)
       }
-      if (!yieldsToken) continue
-      logitRows.host.fill(row - 1, logits, logits + 1 + forks.length)
-      logits += 1 + forks.length
     }
+    for (const [i, each] of wanted.entries()) logitRows.host[i] = each.row
     queryStart.host[slices.length] = row
     copies.host.set(copied)
     const used = blockTable.host.byteOffset / 4 + slices.length * tableStride
@@ -86,7 +85,7 @@ export class BatchPacker {
     return {
       tokens: row,
       sequences: slices.length,
-      logitCount: logits,
+      logitCount: wanted.length,
       tableStride,
       ids: ids.device,
       positions: positions.device,

@@ -5,6 +5,31 @@ import { z } from 'zod'
 const optional = <T extends z.ZodType>(schema: T) => schema.nullable().default(null)
 const positive = z.int().positive()
 
+/** vLLM's keys. Guesses come from the sequence itself (scheduler/ngram.ts). */
+const SpeculativeConfig = z
+  .strictObject({
+    method: z.literal('ngram', { error: 'must be "ngram": no other method is there' }),
+    num_speculative_tokens: positive.max(32),
+    prompt_lookup_max: positive.max(32).optional(),
+    prompt_lookup_min: positive.max(32).optional(),
+    disable_by_batch_size: positive.optional(),
+  })
+  .transform((given, context) => {
+    const { prompt_lookup_max: max, prompt_lookup_min: min } = given
+    const promptLookupMax = max ?? min ?? 5
+    const promptLookupMin = min ?? promptLookupMax
+    if (promptLookupMin > promptLookupMax) {
+      const message = `is ${promptLookupMin}, more than prompt_lookup_max, ${promptLookupMax}`
+      context.addIssue({ code: 'custom', path: ['prompt_lookup_min'], message, input: given })
+    }
+    return {
+      numSpeculativeTokens: given.num_speculative_tokens,
+      promptLookupMax,
+      promptLookupMin,
+      disableByBatchSize: given.disable_by_batch_size ?? null,
+    }
+  })
+
 const Fields = z.strictObject({
   /** A folder, s3://bucket/prefix, or org/name of the Hugging Face hub. */
   model: z.string().min(1),
@@ -12,6 +37,8 @@ const Fields = z.strictObject({
   servedModelName: z.array(z.string().min(1).max(256)).default([]),
   /** Type of the weights in memory; auto: that of the checkpoint (bfloat16 for float16). */
   dtype: z.enum(['auto', 'float32', 'bfloat16']).default('auto'),
+  /** dummy: random weights, always the same, for measuring; the model is a folder with a config.json. */
+  loadFormat: z.enum(['auto', 'safetensors', 'dummy']).default('auto'),
   /** Longest prompt plus answer; null: what the model allows and the KV cache holds. */
   maxModelLen: optional(positive),
   /** Sequences that run at the same time. */
@@ -28,6 +55,8 @@ const Fields = z.strictObject({
   numGpuBlocksOverride: optional(positive),
   kvCacheDtype: z.enum(['auto', 'float32', 'bfloat16', 'float16']).default('auto'),
   enablePrefixCaching: z.boolean().default(true),
+  /** Guess the next tokens and verify them in one step; null: one token a step. */
+  speculativeConfig: optional(SpeculativeConfig),
   /** false: a prompt runs in one step or waits. */
   enableChunkedPrefill: z.boolean().default(true),
   /** Admit a batch only when all of the last one has ended; for comparison. */
@@ -82,7 +111,7 @@ export const EngineConfig = Fields.superRefine((config, context) => {
   }
 }).readonly()
 
-export type EngineConfig = Readonly<z.infer<typeof Fields>>
+export type EngineConfig = Readonly<z.output<typeof Fields>>
 export type EngineOptions = z.input<typeof Fields>
 
 /** @throws Error with one line per bad field, named by its flag */
@@ -93,6 +122,11 @@ export function parseEngineConfig(options: EngineOptions): EngineConfig {
 }
 
 function describeIssue(issue: z.core.$ZodIssue): string {
+  const [field, ...inner] = issue.path
+  if (field === 'speculativeConfig') {
+    const what = issue.code === 'unrecognized_keys' ? `${issue.keys.join(', ')}: unknown` : issue.message
+    return `--speculative-config: ${[...inner, what].join(': ')}`
+  }
   if (issue.code === 'unrecognized_keys') return `unknown option ${issue.keys.map(flagOf).join(', ')}`
   return `${flagOf(issue.path.join('.'))}: ${issue.message}`
 }

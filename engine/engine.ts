@@ -13,13 +13,17 @@ import { Commands, type KvLayer } from './native/ops.ts'
 import { type Logprob, Sampler } from './sample/sampler.ts'
 import type { SchedulerOptions } from './scheduler/limits.ts'
 import { PlainScheduler } from './scheduler/plain.ts'
+import { type LogitRow, logitRows } from './scheduler/rows.ts'
 import { Scheduler, type Scheduling, type Slice } from './scheduler/scheduler.ts'
-import type { Sequence, SequenceRequest } from './scheduler/sequence.ts'
+import type { Ending, Sequence, SequenceRequest } from './scheduler/sequence.ts'
 
 export type { SequenceRequest } from './scheduler/sequence.ts'
 export type EngineOptions = SchedulerOptions
 
-/** One sampled token, or the end of a choice without one (resumed ids that were already complete), or a refusal. */
+/**
+ * One sampled token, or the end of a choice without one (resumed ids that were already complete), or log-probabilities of
+ * the prompt, before the first token, or a refusal. A step may give a choice several tokens, in order.
+ */
 export type StepOutput =
   | {
       type: 'token'
@@ -37,6 +41,8 @@ export type StepOutput =
       cachedTokens?: number
     }
   | { type: 'finish'; id: string; choice: number; index: number; finish: 'stop' | 'length'; stopTokenId?: number }
+  /** Of prompt tokens from, from + 1, ...: the token first, then the most likely ones in its place. */
+  | { type: 'prompt'; id: string; from: number; logprobs: Logprob[][] }
   | { type: 'failed'; id: string; code: FailureCode; message: string }
 
 /** Gauges of this moment and counters since the start; tokens unless named otherwise. */
@@ -63,6 +69,10 @@ export type EngineStats = {
   /** Tokens computed as part of a prompt, or again after preemption or resume. */
   promptTokens: number
   generationTokens: number
+  /** Decodes that carried guesses, the tokens guessed, and those that were right, by their place in the guess. */
+  drafts: number
+  draftTokens: number
+  acceptedTokens: number[]
 }
 
 export class Engine {
@@ -77,6 +87,7 @@ export class Engine {
   /** Outputs that need no computing: the next step delivers them. */
   #early: StepOutput[] = []
   readonly #counts = { steps: 0, stepTokens: 0, stepSequences: 0, promptTokens: 0, generationTokens: 0 }
+  readonly #speculated = { drafts: 0, draftTokens: 0, acceptedTokens: [] as number[] }
 
   constructor(model: Model, device: Device, options: EngineOptions) {
     this.#model = model
@@ -86,6 +97,8 @@ export class Engine {
     this.#sampler = new Sampler(device, { vocabularySize: model.config.vocabularySize, ...options })
     this.#commands = new Commands(device)
     this.#kv = model.allocateKv(options.numBlocks, options.blockSize)
+    const places = options.speculation?.numSpeculativeTokens ?? 0
+    this.#speculated.acceptedTokens = new Array<number>(places).fill(0)
   }
 
   /** A request that cannot be run is answered by a `failed` output of the next step. */
@@ -128,25 +141,36 @@ export class Engine {
     const outputs = this.#early.splice(0)
     const slices = this.#scheduler.schedule()
     if (slices.length === 0) return outputs
-    const sampling = slices.flatMap(({ sequence, yieldsToken, forks }) => (yieldsToken ? [sequence, ...forks] : []))
+    const { sampled, scored } = logitRows(slices)
 
     this.#commands.reset()
-    const batch = this.#packer.pack(slices, this.#scheduler.blocks.copies)
+    const batch = this.#packer.pack(slices, [...sampled, ...scored], this.#scheduler.blocks.copies)
+    this.#sampler.pack(sampled, scored)
     if (batch.copyCount > 0) {
       for (const layer of this.#kv) this.#commands.kvCopyBlocks(layer, batch.copies, batch.copyCount)
     }
-    const logits = this.#model.forward(this.#commands, batch, this.#kv)
-    if (sampling.length > 0) this.#sampler.append(this.#commands, logits, sampling)
+    this.#model.forward(this.#commands, batch, this.#kv, (logits, first) =>
+      this.#sampler.append(this.#commands, logits, first),
+    )
     this.#commands.run()
 
-    this.#count(slices, sampling.length)
-    for (const slice of slices) this.#scheduler.advance(slice)
-    if (sampling.length > 0) {
-      const { tokens, logprobs } = this.#sampler.read(sampling)
-      for (const [i, sequence] of sampling.entries()) {
+    const { tokens, logprobs } = this.#sampler.read()
+    this.#count(slices)
+    for (const [i, row] of scored.entries()) addPromptOutput(outputs, row, logprobs[sampled.length + i]!)
+    // Forks go on from what is computed, so before the token that is sampled for their parent.
+    for (const slice of slices) if (slice.draft.length === 0) this.#scheduler.advance(slice)
+    let row = 0
+    for (const slice of slices) {
+      if (!slice.yieldsToken) continue
+      if (slice.draft.length > 0) {
+        row += this.#verify(slice, tokens.subarray(row), logprobs.slice(row), outputs)
+        continue
+      }
+      for (const sequence of [slice.sequence, ...slice.forks]) {
+        const at = row++
         const search = this.#searches.get(sequence.request.id)
-        if (search) outputs.push(...this.#offer(search, sequence, logprobs[i]!))
-        else outputs.push(this.#accept(sequence, tokens[i]!, logprobs[i]))
+        if (search) outputs.push(...this.#offer(search, sequence, logprobs[at]!))
+        else if (this.#take(sequence, tokens[at]!, logprobs[at], outputs)) this.#scheduler.finish(sequence)
       }
     }
     return outputs
@@ -157,6 +181,8 @@ export class Engine {
     return {
       ...this.#counts,
       ...counts,
+      ...this.#speculated,
+      acceptedTokens: [...this.#speculated.acceptedTokens],
       running: running.length,
       waiting,
       waitingTokens,
@@ -181,23 +207,39 @@ export class Engine {
     this.#sampler.free()
   }
 
-  #accept(sequence: Sequence, token: number, logprobs: Logprob[] | undefined): StepOutput {
+  /**
+   * Of the tokens sampled behind the last known one and behind each guess, the first counts, and each other one if the
+   * guess before it is what was sampled (verification by coupling: every position draws by its own Philox counter, so the
+   * tokens are those of steps without guesses). Returns the rows it looked at.
+   */
+  #verify(slice: Slice, tokens: Int32Array, logprobs: (Logprob[] | undefined)[], outputs: StepOutput[]): number {
+    const { sequence, draft } = slice
+    let ending: Ending | null = null
+    let taken = 0
+    do {
+      ending = this.#take(sequence, tokens[taken]!, logprobs[taken], outputs)
+      taken++
+    } while (!ending && taken <= draft.length && draft[taken - 1] === tokens[taken - 1])
+    for (let i = 0; i < taken - 1; i++) this.#speculated.acceptedTokens[i]!++
+    // Behind the last one taken, K and V are of wrong guesses: they are overwritten when the right token comes.
+    this.#scheduler.advance(slice, taken)
+    if (ending) this.#scheduler.finish(sequence)
+    return 1 + draft.length
+  }
+
+  #take(sequence: Sequence, token: number, logprobs: Logprob[] | undefined, outputs: StepOutput[]): Ending | null {
     const { request, choice, generated: index } = sequence
     sequence.tokens.push(token)
     const ending = this.#scheduler.ending(sequence)
-    if (ending) this.#scheduler.finish(sequence)
     const isFirst = index === (request.resume[choice]?.length ?? 0)
-    return {
-      type: 'token',
-      id: request.id,
-      choice,
-      token,
-      index,
-      ...(logprobs && { logprobs }),
-      ...(ending && { finish: ending.reason }),
-      ...(ending?.stopTokenId !== undefined && { stopTokenId: ending.stopTokenId }),
-      ...(isFirst && { cachedTokens: Math.min(sequence.cachedTokens, request.prompt.length) }),
-    }
+    this.#counts.generationTokens++
+    const output: StepOutput = { type: 'token', id: request.id, choice, token, index }
+    if (logprobs) output.logprobs = logprobs
+    if (ending) output.finish = ending.reason
+    if (ending?.stopTokenId !== undefined) output.stopTokenId = ending.stopTokenId
+    if (isFirst) output.cachedTokens = Math.min(sequence.cachedTokens, request.prompt.length)
+    outputs.push(output)
+    return ending
   }
 
   /** The answers of a beam search come all at once, each as a choice, when the last beam has said the last candidates. */
@@ -223,15 +265,16 @@ export class Engine {
     })
   }
 
-  #count(slices: Slice[], generated: number): void {
+  #count(slices: Slice[]): void {
     const counts = this.#counts
     counts.steps++
     counts.stepSequences = slices.length
     counts.stepTokens = slices.reduce((sum, slice) => sum + slice.count, 0)
-    counts.generationTokens += generated
-    for (const { sequence, begin, count } of slices) {
-      const isDecode = count === 1 && begin >= sequence.request.prompt.length
+    for (const { sequence, begin, count, draft } of slices) {
+      const isDecode = count - draft.length === 1 && begin >= sequence.request.prompt.length
       if (!isDecode) counts.promptTokens += count
+      this.#speculated.draftTokens += draft.length
+      if (draft.length > 0) this.#speculated.drafts++
     }
   }
 
@@ -241,4 +284,11 @@ export class Engine {
     if (bad !== undefined)
       throw new RequestRefused('request_failed', `${field}: token ${bad}; the vocabulary has ${size}`)
   }
+}
+
+function addPromptOutput(outputs: StepOutput[], { sequence, scored }: LogitRow, records: Logprob[]): void {
+  const { id } = sequence.request
+  const last = outputs.at(-1)
+  if (last?.type === 'prompt' && last.id === id) last.logprobs.push(records)
+  else outputs.push({ type: 'prompt', id, from: scored!, logprobs: [records] })
 }

@@ -7,8 +7,10 @@ import type { Clock } from '../queue/clock.ts'
 import { type Capacity, planCapacity } from './capacity.ts'
 import type { EngineConfig } from './config.ts'
 import { Engine } from './engine.ts'
-import { createModel } from './models/index.ts'
+import { createModel, surveyTensors } from './models/index.ts'
 import { Device } from './native/device.ts'
+import { LOGITS_AT_ONCE } from './sample/sampler.ts'
+import { openDummy } from './weights/dummy.ts'
 import { sourceEnvironment } from './weights/environment.ts'
 import { GenerationConfig, type ModelFiles, readModelFiles } from './weights/files.ts'
 import { checkJson, parseJson } from './weights/json.ts'
@@ -68,7 +70,10 @@ export async function openModel(
 ): Promise<OpenedModel> {
   const { clock, random, warn, onProgress } = hooks
   const onDownload = (progress: Progress) => onProgress?.('download', progress)
-  const source = await openSource(config.model, { ...settings, clock, random, warn, onProgress: onDownload })
+  const source =
+    config.loadFormat === 'dummy'
+      ? await openDummy(config.model, surveyTensors)
+      : await openSource(config.model, { ...settings, clock, random, warn, onProgress: onDownload })
   let device: Device | null = null
   try {
     const files = await readModelFiles(source)
@@ -130,7 +135,7 @@ export async function loadEngine(
     dtype,
     kvCacheDtype,
     maxTokens: config.maxNumBatchedTokens,
-    maxLogits: config.maxNumSeqs,
+    maxLogits: LOGITS_AT_ONCE,
     maxPositions: capacity.maxModelLength,
   })
   await source.close()
@@ -145,6 +150,7 @@ export async function loadEngine(
     enablePrefixCaching: config.enablePrefixCaching,
     policy: config.staticBatching ? 'static' : 'continuous',
     eosTokenIds: facts.eosTokenIds,
+    speculation: config.speculativeConfig,
   })
   const close = () => {
     engine.free()

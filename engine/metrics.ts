@@ -28,6 +28,12 @@ const counters: Record<string, [help: string, total: (stats: EngineStats) => num
     'Sequences that lost their blocks and are computed again.',
     (stats) => stats.preemptions,
   ],
+  'vllm:spec_decode_num_drafts_total': ['Decodes that carried guessed tokens.', (stats) => stats.drafts],
+  'vllm:spec_decode_num_draft_tokens_total': ['Tokens guessed.', (stats) => stats.draftTokens],
+  'vllm:spec_decode_num_accepted_tokens_total': [
+    'Guessed tokens that were right.',
+    (stats) => stats.acceptedTokens.reduce((sum, count) => sum + count, 0),
+  ],
   pagestream_steps_total: ['Steps of the engine.', (stats) => stats.steps],
 }
 
@@ -65,6 +71,7 @@ export class EngineMetrics {
   readonly #histograms = new Map<HistogramName, Histogram>()
   readonly #success: Counter
   readonly #resumed: Counter
+  readonly #accepted: Counter
   /** What the counters have been told. */
   #counted: EngineStats | null = null
 
@@ -97,6 +104,12 @@ export class EngineMetrics {
       help: 'Requests taken over after their first token.',
       registers,
     })
+    this.#accepted = new Counter({
+      name: 'vllm:spec_decode_num_accepted_tokens_per_pos_total',
+      help: 'Guessed tokens that were right, by their place in the guess.',
+      labelNames: ['position'],
+      registers,
+    })
     const cache = {
       block_size: facts.capacity.blockSize,
       num_gpu_blocks: facts.capacity.blocks,
@@ -114,6 +127,9 @@ export class EngineMetrics {
     for (const [counter, total] of this.#counters) {
       const grown = total(stats) - (this.#counted ? total(this.#counted) : 0)
       if (grown > 0) counter.inc(grown)
+    }
+    for (const [position, accepted] of stats.acceptedTokens.entries()) {
+      this.#accepted.inc({ position }, accepted - (this.#counted?.acceptedTokens[position] ?? 0))
     }
     if (this.#counted && stats.steps > this.#counted.steps)
       this.#observe('vllm:iteration_tokens_total', stats.stepTokens)

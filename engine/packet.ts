@@ -8,80 +8,79 @@ const WIDTH = 8
 const FINISH = [undefined, 'stop', 'length'] as const
 const NONE = -1
 
+type Apart = StepOutput & { type: 'failed' | 'prompt' }
+
 export type Packet = {
   words: Int32Array
   /** Per log-probability record: token and rank. */
   ranks: Int32Array
   logprobs: Float32Array
-  /** Rare, so sent as they are. */
-  failed: (StepOutput & { type: 'failed' })[]
+  /** Refusals and log-probabilities of prompts: rare, so sent as they are. */
+  apart: Apart[]
 }
 
 export function pack(outputs: readonly StepOutput[]): Packet {
-  const failed = outputs.filter((output) => output.type === 'failed')
-  const rest = outputs.filter((output) => output.type !== 'failed')
+  const isApart = (output: StepOutput): output is Apart => output.type === 'failed' || output.type === 'prompt'
+  const apart = outputs.filter(isApart)
+  const rest = outputs.filter((output) => !isApart(output)) as Exclude<StepOutput, Apart>[]
   const records = rest.flatMap((output) => (output.type === 'token' ? (output.logprobs ?? []) : []))
   const words = new Int32Array(WIDTH * rest.length)
-  for (const [i, output] of rest.entries()) {
-    const isToken = output.type === 'token'
-    words.set(
-      [
-        Number(output.id),
-        output.choice,
-        isToken ? output.token : NONE,
-        output.index,
-        FINISH.indexOf(output.finish),
-        output.stopTokenId ?? NONE,
-        (isToken ? output.cachedTokens : undefined) ?? NONE,
-        (isToken ? output.logprobs?.length : undefined) ?? NONE,
-      ],
-      WIDTH * i,
-    )
+  let at = 0
+  for (const output of rest) {
+    const token = output.type === 'token' ? output : undefined
+    words[at] = Number(output.id)
+    words[at + 1] = output.choice
+    words[at + 2] = token?.token ?? NONE
+    words[at + 3] = output.index
+    words[at + 4] = FINISH.indexOf(output.finish)
+    words[at + 5] = output.stopTokenId ?? NONE
+    words[at + 6] = token?.cachedTokens ?? NONE
+    words[at + 7] = token?.logprobs?.length ?? NONE
+    at += WIDTH
   }
   return {
     words,
     ranks: Int32Array.from(records.flatMap(({ id, rank }) => [id, rank])),
     logprobs: Float32Array.from(records, ({ logprob }) => logprob),
-    failed,
+    apart,
   }
 }
 
 /** `idOf` gives undefined for a request that is gone; its outputs are dropped. */
 export function unpack(packet: Packet, idOf: (handle: number) => string | undefined): StepOutput[] {
   const outputs: StepOutput[] = []
-  for (const failure of packet.failed) {
-    const id = idOf(Number(failure.id))
-    if (id !== undefined) outputs.push({ ...failure, id })
+  for (const output of packet.apart) {
+    const id = idOf(Number(output.id))
+    if (id !== undefined) outputs.push({ ...output, id })
   }
   const { words } = packet
   let record = 0
   for (let at = 0; at < words.length; at += WIDTH) {
     const word = (field: number) => words[at + field] as number
     const id = idOf(word(0))
-    const base = { choice: word(1), index: word(3), ...(word(5) !== NONE && { stopTokenId: word(5) }) }
     const finish = FINISH[word(4)]
     const records = word(7)
-    const logprobs = readLogprobs(packet, record, records)
+    const logprobs = records > 0 ? readLogprobs(packet, record, records) : []
     record += Math.max(0, records)
     if (id === undefined) continue
-    if (word(2) === NONE) outputs.push({ type: 'finish', id, ...base, finish: finish ?? 'length' })
-    else {
-      outputs.push({
-        type: 'token',
-        id,
-        token: word(2),
-        ...base,
-        ...(finish && { finish }),
-        ...(word(6) !== NONE && { cachedTokens: word(6) }),
-        ...(records !== NONE && { logprobs }),
-      })
+    const place = { id, choice: word(1), index: word(3) }
+    const output: StepOutput =
+      word(2) === NONE
+        ? { type: 'finish', ...place, finish: finish ?? 'length' }
+        : { type: 'token', ...place, token: word(2) }
+    if (word(5) !== NONE) output.stopTokenId = word(5)
+    if (output.type === 'token') {
+      if (finish) output.finish = finish
+      if (word(6) !== NONE) output.cachedTokens = word(6)
+      if (records !== NONE) output.logprobs = logprobs
     }
+    outputs.push(output)
   }
   return outputs
 }
 
 function readLogprobs({ ranks, logprobs }: Packet, first: number, count: number) {
-  return Array.from({ length: Math.max(0, count) }, (_, k) => ({
+  return Array.from({ length: count }, (_, k) => ({
     id: ranks[2 * (first + k)] as number,
     logprob: logprobs[first + k] as number,
     rank: ranks[2 * (first + k) + 1] as number,

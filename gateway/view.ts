@@ -11,13 +11,14 @@ export type View = {
   keep: boolean
 } & (
   | { kind: 'chat'; role: string }
-  /** `echoes`: the text of each prompt, or '' where it was not asked for. */
-  | { kind: 'completion'; echoes: string[] }
+  /** `echoes`: the text of each prompt, or '' where it was not asked for; `continues`: more than that was asked for. */
+  | { kind: 'completion'; echoes: string[]; continues: boolean }
 )
 
 export function createChunks(view: View): Chunks {
   const { identity, options } = view
   if (view.kind === 'chat') return new ChatChunks(identity, options, view.role)
-  const n = view.jobs[0]!.n
-  return new CompletionChunks(identity, options, (choice) => view.echoes[Math.floor(choice / n)] ?? '')
+  const { echoes, continues, jobs } = view
+  const n = jobs[0]!.n
+  return new CompletionChunks(identity, options, { echo: (choice) => echoes[Math.floor(choice / n)] ?? '', continues })
 }

@@ -23,6 +23,8 @@ export const Sampling = z.object({
   repetitionPenalty: z.number().gt(0),
   logitBias: z.array(z.tuple([tokenId, z.number()])),
   allowedTokenIds: z.array(tokenId).nullable(),
+  /** Token sequences that the output must not contain. */
+  badWords: z.array(z.array(tokenId).min(1)).optional(),
   /** Key of the Philox generator, int64 as a decimal string (a JavaScript number would lose its low bits). */
   seed: z.string().regex(/^-?\d{1,19}$/),
   stop: z.array(z.string()),
@@ -36,6 +38,8 @@ export const Sampling = z.object({
   useBeamSearch: z.boolean().optional(),
   /** Of beam search: answers are ranked by log-probability / length ^ lengthPenalty; 1 if absent. */
   lengthPenalty: z.number().optional(),
+  /** The same for the tokens of the prompt; absent: none. */
+  promptLogprobs: z.int().min(0).nullable().optional(),
 })
 export type Sampling = z.infer<typeof Sampling>
 

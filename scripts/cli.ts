@@ -3,14 +3,17 @@
 import { readFileSync } from 'node:fs'
 import { nearest, UsageError } from './cli/flags.ts'
 
-type Command = { help(): string; run(argv: string[]): Promise<number> }
+type Command = { help(argv: string[]): string; run(argv: string[]): Promise<number> }
 
 const commands: Record<string, { summary: string; load(): Promise<Command> }> = {
   serve: { summary: 'gateway, queue and engine in one process', load: () => import('./cli/serve.ts') },
   gateway: { summary: 'a gateway alone, beside a Redis', load: () => import('./cli/gateway.ts') },
   engine: { summary: 'an engine alone, beside a Redis', load: () => import('./cli/engine.ts') },
   keys: { summary: 'make an API key', load: () => import('./cli/keys.ts') },
-  bench: { summary: 'load any OpenAI-compatible server and measure it', load: () => import('./cli/bench.ts') },
+  bench: {
+    summary: 'measure a server (serve) or the engine alone (throughput, latency)',
+    load: () => import('./cli/bench.ts'),
+  },
   verify: { summary: 'compare a model with golden outputs', load: () => import('./cli/verify.ts') },
   chat: { summary: 'talk to a server in the terminal', load: () => import('./chat.ts') },
 }
@@ -36,7 +39,7 @@ async function main([name, ...argv]: string[]): Promise<number> {
   }
   const { help, run } = await command.load()
   if (argv.includes('--help') || argv.includes('-h')) {
-    console.log(help())
+    console.log(help(argv))
     return 0
   }
   return run(argv)

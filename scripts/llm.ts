@@ -57,6 +57,8 @@ export type RequestOutput = {
   request_id: string
   prompt: string | null
   prompt_token_ids: number[]
+  /** Per token of the prompt, by id; null for the first, and altogether unless asked for. */
+  prompt_logprobs: (Record<number, Logprob> | null)[] | null
   outputs: [CompletionOutput, ...CompletionOutput[]]
   finished: true
   num_cached_tokens: number
@@ -70,6 +72,8 @@ type Loaded = {
   vocab: Vocab
   close(): void
 }
+/** Reads what it wants to know by engine.stats(). */
+export type StepListener = (engine: Pick<Engine, 'stats'>) => void
 type Pending = { resolve(output: Output): void; reject(error: Error): void }
 
 /** Longest time in ms that the event loop waits for the engine, steps longer than that aside. */
@@ -82,8 +86,11 @@ export class LLM {
   #pumping: Promise<void> | null = null
   #requests = 0
 
-  /** Begins to load at once; whatever is called first waits for it. */
-  constructor(options: LLMOptions | string) {
+  readonly #onStep: StepListener
+
+  /** Begins to load at once; whatever is called first waits for it. `onStep` is told of every step of the engine. */
+  constructor(options: LLMOptions | string, onStep: StepListener = () => {}) {
+    this.#onStep = onStep
     const config = parseEngineConfig(engineOptions(typeof options === 'string' ? { model: options } : options))
     this.#loaded = load(config)
     // Whoever awaits the model hears of it.
@@ -91,8 +98,8 @@ export class LLM {
   }
 
   /** Resolves when the model is loaded. */
-  static async create(options: LLMOptions | string): Promise<LLM> {
-    const llm = new LLM(options)
+  static async create(options: LLMOptions | string, onStep?: StepListener): Promise<LLM> {
+    const llm = new LLM(options, onStep)
     await llm.#loaded
     return llm
   }
@@ -144,6 +151,22 @@ export class LLM {
     return this.#run(encoded, params, options)
   }
 
+  /** Text -> ids, without special tokens, and back. */
+  readonly tokenize = async (text: string): Promise<number[]> => {
+    const { encoder } = await this.#loaded
+    return Array.from(await encoder.plain.encode(text.toWellFormed(), false))
+  }
+
+  readonly detokenize = async (ids: ArrayLike<number>): Promise<string> => {
+    const { encoder } = await this.#loaded
+    return encoder.plain.decode(Array.from(ids), false)
+  }
+
+  /** Ids are below this. */
+  async vocabularySize(): Promise<number> {
+    return (await this.#loaded).facts.vocabularySize
+  }
+
   /** Gives the model's memory back. Requests that still run are rejected. */
   async close(): Promise<void> {
     const loaded = await this.#loaded.catch(() => null)
@@ -180,12 +203,13 @@ export class LLM {
   }
 
   async #submit(prompt: Uint32Array, params: SamplingParams): Promise<Output> {
-    const { engine, facts, vocab, config } = await this.#loaded
+    const { engine, facts, vocab, config, encoder } = await this.#loaded
     const number = this.#requests++
+    const badWords = await encoder.badWords(params.badWords)
     const id = String(number)
     // Distinct per prompt, the same in every run.
     const seed = BigInt.asIntN(64, (BigInt(config.seed) << 32n) + BigInt(number)).toString()
-    const sampling = params.resolve({ seed, room: facts.capacity.maxModelLength - prompt.length })
+    const sampling = params.resolve({ seed, room: facts.capacity.maxModelLength - prompt.length, badWords })
     this.#processor ??= new OutputProcessor(vocab)
     this.#processor.add({ id, prompt, sampling })
     const finished = new Promise<Output>((resolve, reject) => this.#pending.set(id, { resolve, reject }))
@@ -205,6 +229,7 @@ export class LLM {
         }
         if (!engine.hasWork) return
         this.#deliver(engine.step(), engine, processor)
+        this.#onStep(engine)
       }
     } catch (error) {
       this.#rejectAll(error as Error)
@@ -268,6 +293,8 @@ function describe(output: Output, prompt: string | null, ids: Uint32Array): Requ
     request_id: output.id,
     prompt,
     prompt_token_ids: Array.from(ids),
+    prompt_logprobs:
+      output.choices[0]?.tokens[0]?.prompt?.map((records) => (records[0]?.rank ? byId(records) : null)) ?? null,
     outputs: output.choices.map(describeChoice) as RequestOutput['outputs'],
     finished: true,
     num_cached_tokens: output.cachedTokens,

@@ -18,6 +18,7 @@ export type SamplingOptions = {
   repetition_penalty?: number
   logit_bias?: Record<number, number>
   allowed_token_ids?: readonly number[] | null
+  bad_words?: readonly string[] | null
   seed?: number | bigint | null
   stop?: OneOrMany<string> | null
   stop_token_ids?: readonly number[] | null
@@ -28,11 +29,13 @@ export type SamplingOptions = {
   /** The n best of n beams instead of n samples. */
   use_beam_search?: boolean
   length_penalty?: number
+  prompt_logprobs?: number | null
 }
-type CamelFields = Omit<Sampling, 'stop' | 'seed' | 'logitBias'> & {
+type CamelFields = Omit<Sampling, 'stop' | 'seed' | 'logitBias' | 'badWords'> & {
   seed: number | bigint
   stop: OneOrMany<string>
   logitBias: Record<number, number>
+  badWords: readonly string[]
   includeStopStrInOutput: boolean
 }
 export type CamelSamplingOptions = { [Name in keyof CamelFields]?: CamelFields[Name] | undefined }
@@ -50,6 +53,7 @@ const snakeNames = {
   repetition_penalty: 'repetitionPenalty',
   logit_bias: 'logitBias',
   allowed_token_ids: 'allowedTokenIds',
+  bad_words: 'badWords',
   seed: 'seed',
   stop: 'stop',
   stop_token_ids: 'stopTokenIds',
@@ -59,6 +63,7 @@ const snakeNames = {
   logprobs: 'logprobs',
   use_beam_search: 'useBeamSearch',
   length_penalty: 'lengthPenalty',
+  prompt_logprobs: 'promptLogprobs',
 } as const satisfies Record<keyof SamplingOptions, keyof Sampling>
 
 /** vLLM's defaults; every field that a caller may leave out or set to null. */
@@ -84,6 +89,8 @@ const defaults: Omit<Sampling, 'seed'> = {
 }
 
 export class SamplingParams {
+  /** The model's tokenizer makes tokens of them. */
+  readonly badWords: readonly string[]
   readonly #sampling: Omit<Sampling, 'seed' | 'maxTokens'>
   /** null: until the model's length. */
   readonly #maxTokens: number | null
@@ -95,7 +102,8 @@ export class SamplingParams {
       if (value === undefined || (value === null && name !== 'max_tokens' && name !== 'maxTokens')) continue
       given[fieldOf(name)] = value
     }
-    const { seed, maxTokens = defaults.maxTokens, ...rest } = given
+    const { seed, maxTokens = defaults.maxTokens, badWords = [], ...rest } = given
+    this.badWords = checkWords(badWords, options)
     const fields = {
       ...defaults,
       ...rest,
@@ -116,10 +124,16 @@ export class SamplingParams {
     this.#maxTokens = maxTokens === null ? null : checkedMax
   }
 
-  /** For one prompt: `seed` where none was given, `room` where the length is open. */
-  resolve({ seed, room }: { seed: string; room: number }): Sampling {
-    return { ...this.#sampling, seed: this.#seed ?? seed, maxTokens: this.#maxTokens ?? Math.max(1, room) }
+  /** For one prompt: `seed` where none was given, `room` where the length is open, the bad words as tokens. */
+  resolve({ seed, room, badWords = [] }: { seed: string; room: number; badWords?: number[][] }): Sampling {
+    return { ...this.#sampling, badWords, seed: this.#seed ?? seed, maxTokens: this.#maxTokens ?? Math.max(1, room) }
   }
+}
+
+function checkWords(words: unknown, options: object): readonly string[] {
+  const isWord = (word: unknown) => typeof word === 'string' && word.trim() !== ''
+  if (Array.isArray(words) && words.every(isWord)) return words
+  throw new TypeError(`SamplingParams: ${nameOf('badWords', options)}: must be an array of strings that are not blank`)
 }
 
 function fieldOf(name: string): string {

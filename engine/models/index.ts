@@ -3,15 +3,14 @@
 import assert from 'node:assert/strict'
 import type { Device } from '../native/device.ts'
 import type { Commands, KvLayer } from '../native/ops.ts'
-import type { Tensor } from '../native/tensor.ts'
 import type { WeightReader } from '../weights/load.ts'
 import type { Architecture, ModelConfig } from './config.ts'
-import { type Batch, Scratch, type Shared, type Step } from './layers.ts'
+import { type Batch, Scratch, type Shared, type Step, type TakeLogits } from './layers.ts'
 import { llama } from './llama.ts'
 import { cosSinTable } from './rope.ts'
-import { Weights } from './weights.ts'
+import { type Checkpoint, type Memory, Weights } from './weights.ts'
 
-type Build = (weights: Weights, shared: Shared) => (step: Step, kv: KvLayer[]) => Tensor
+type Build = (weights: Weights, shared: Shared) => (step: Step, kv: KvLayer[]) => void
 
 const architectures: Record<Architecture, Build> = {
   LlamaForCausalLM: llama,
@@ -28,7 +27,7 @@ export type ModelOptions = {
   kvCacheDtype?: 'float32' | 'float16' | 'bfloat16'
   /** The most tokens a step may have (max_num_batched_tokens). */
   maxTokens: number
-  /** The most rows of a step whose logits may be wanted. */
+  /** Rows whose logits are in memory at the same time; a step that wants more takes them in turn. */
   maxLogits: number
   /** The longest sequence (max_model_len); the checkpoint's own limit if absent. */
   maxPositions?: number
@@ -37,9 +36,9 @@ export type ModelOptions = {
 export type Model = {
   readonly config: ModelConfig
   readonly weightBytes: number
-  /** Appends one step to `commands`; after they ran the result holds f32 [logitCount, vocabulary], until the next step. In
-   * each layer K and V of all rows are written before any row attends: sequences of one step may share what it fills. */
-  forward(commands: Commands, batch: Batch, kv: KvLayer[]): Tensor
+  /** Appends one step to `commands`; `take` appends what is to be done with the logits, f32. In each layer K and V of all
+   * rows are written before any row attends: sequences of one step may share what it fills. */
+  forward(commands: Commands, batch: Batch, kv: KvLayer[], take: TakeLogits): void
   /** Of all layers together. */
   kvBytesPerBlock(blockSize: number): number
   allocateKv(blocks: number, blockSize: number): KvLayer[]
@@ -72,9 +71,9 @@ export async function createModel(
     return {
       config,
       weightBytes: weights.bytes,
-      forward(commands, batch, kv) {
-        assert(batch.tokens <= options.maxTokens && batch.logitCount <= options.maxLogits, 'the step is too large')
-        return compute({ commands, batch }, kv)
+      forward(commands, batch, kv, take) {
+        assert(batch.tokens <= options.maxTokens, 'the step is too large')
+        compute({ commands, batch, take }, kv)
       },
       kvBytesPerBlock: (blockSize) => layers * 2 * heads.kv * blockSize * heads.size * (kvDtype === 'f32' ? 4 : 2),
       allocateKv: (blocks, blockSize) =>
@@ -89,4 +88,23 @@ export async function createModel(
     free()
     throw error
   }
+}
+
+/** The tensors that a checkpoint of this configuration must hold: the layers are made, and what they ask for is noted. */
+export function surveyTensors(config: ModelConfig): { name: string; shape: number[] }[] {
+  const found: { name: string; shape: number[] }[] = []
+  const nothing = {} as never // nothing is computed
+  const device: Memory = { alloc: () => nothing, weight: () => nothing }
+  const checkpoint: Checkpoint = {
+    source: nothing,
+    tensors: new Map(),
+    find: (name, shape) => {
+      found.push({ name, shape: [...shape] })
+      return { name, file: '', dtype: 'BF16', shape: [...shape], begin: 0, end: 0 }
+    },
+    load: async () => {},
+  }
+  const shared = { config, scratch: new Scratch(device, 0), cosSin: nothing, maxLogits: 0 }
+  architectures[config.architecture](new Weights(device, 'bf16', checkpoint), shared)
+  return found
 }

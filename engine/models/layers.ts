@@ -4,11 +4,10 @@
 //
 // Activations are scratch memory that layers share by name: a result is good until a layer is called that writes to the
 // same name. Nothing is allocated during a step.
-import type { Device } from '../native/device.ts'
 import type { Commands, KvLayer } from '../native/ops.ts'
 import type { Tensor, Weight } from '../native/tensor.ts'
 import type { ModelConfig } from './config.ts'
-import type { Parts, Weights } from './weights.ts'
+import type { Memory, Parts, Weights } from './weights.ts'
 
 /** What one step computes, packed for the kernels. All tensors are i32 and may be longer than what counts. */
 export type Batch = {
@@ -29,18 +28,21 @@ export type Batch = {
   logitRows: Tensor
 }
 
-export type Step = { commands: Commands; batch: Batch }
+/** Gets the logits [some rows, vocabulary] of logitRows[first], logitRows[first + 1], ..., good until its next call. */
+export type TakeLogits = (logits: Tensor, first: number) => void
+
+export type Step = { commands: Commands; batch: Batch; take: TakeLogits }
 
 /** What all layers of a model share. cosSin: [positions, rotary size], see rope.ts */
 export type Shared = { config: ModelConfig; scratch: Scratch; cosSin: Tensor; maxLogits: number }
 
 /** Activation memory, by name: the same tensor for every layer that asks for it. */
 export class Scratch {
-  readonly #device: Device
+  readonly #device: Memory
   readonly #maxTokens: number
   readonly #tensors = new Map<string, Tensor>()
 
-  constructor(device: Device, maxTokens: number) {
+  constructor(device: Memory, maxTokens: number) {
     this.#device = device
     this.#maxTokens = maxTokens
   }
@@ -130,7 +132,10 @@ export function gatedMlp(weights: Weights, { config, scratch }: Shared) {
   }
 }
 
-/** Logits [logitCount, vocabulary] of the rows that are wanted; a tied head is the embedding's matrix. */
+/**
+ * Logits of the rows that are wanted, maxLogits at a time, so that a vocabulary times all tokens of a step is never held.
+ * A tied head is the embedding's matrix.
+ */
 export function head(weights: Weights, tied: Weight, { config, scratch, maxLogits }: Shared) {
   const { hiddenSize, vocabularySize } = config
   const weight = config.tiedEmbeddings ? tied : weights.matrix({ '': vocabularySize }, hiddenSize)
@@ -138,9 +143,12 @@ export function head(weights: Weights, tied: Weight, { config, scratch, maxLogit
   const last = scratch.take('last', hiddenSize, maxLogits)
   const logits = scratch.take('logits', vocabularySize, maxLogits)
 
-  return (x: Tensor, { commands, batch }: Step): Tensor => {
-    commands.gatherRows(last, x, batch.logitRows, batch.logitCount)
-    commands.linear(logits, last, weight, null, batch.logitCount)
-    return logits.rows(0, batch.logitCount)
+  return (x: Tensor, { commands, batch, take }: Step): void => {
+    for (let first = 0; first < batch.logitCount; first += maxLogits) {
+      const count = Math.min(maxLogits, batch.logitCount - first)
+      commands.gatherRows(last, x, batch.logitRows.rows(first, first + count), count)
+      commands.linear(logits, last, weight, null, count)
+      take(logits.rows(0, count), first)
+    }
   }
 }

@@ -1,7 +1,6 @@
 // Llama: arXiv 2302.13971, with the grouped-query attention of Llama 2 (2307.09288). Mistral (2310.06825) is the same
 // with a sliding window, Qwen2 (2407.10671) the same with biases on q, k and v: config.ts says which.
 import type { KvLayer } from '../native/ops.ts'
-import type { Tensor } from '../native/tensor.ts'
 import { attention, embedding, gatedMlp, head, type Residual, rmsNorm, type Shared, type Step } from './layers.ts'
 import type { Weights } from './weights.ts'
 
@@ -12,10 +11,10 @@ export function llama(weights: Weights, shared: Shared) {
   const norm = rmsNorm(model.in('norm'), shared)
   const lmHead = head(weights.in('lm_head'), weight, shared)
 
-  return (step: Step, kv: KvLayer[]): Tensor => {
+  return (step: Step, kv: KvLayer[]): void => {
     const x = embed(step)
     for (const [i, layer] of layers.entries()) layer(x, step, kv[i]!)
-    return lmHead(norm(x, step), step)
+    lmHead(norm(x, step), step)
   }
 }
 

@@ -13,20 +13,24 @@ export type Parts = Record<string, number>
 /** A buffer that old checkpoints carry and nobody needs: it follows from config.json. */
 const derived = /\.rotary_emb\.inv_freq$/
 
+/** What is asked of a checkpoint while the layers are made, and of the device. */
+export type Checkpoint = Pick<WeightReader, 'source' | 'tensors' | 'find' | 'load'>
+export type Memory = Pick<Device, 'alloc' | 'weight'>
+
 /** One for all the folders of a checkpoint. */
 type Plan = { targets: Target[]; memory: (Weight | Tensor)[]; ignored: Set<string> }
 
 export class Weights {
-  readonly #device: Device
+  readonly #device: Memory
   readonly #dtype: DType
-  readonly #reader: WeightReader
+  readonly #reader: Checkpoint
   readonly #prefix: string
   readonly #plan: Plan
 
   constructor(
-    device: Device,
+    device: Memory,
     dtype: DType,
-    reader: WeightReader,
+    reader: Checkpoint,
     prefix = '',
     plan: Plan = { targets: [], memory: [], ignored: new Set() },
   ) {
@@ -117,7 +121,7 @@ export class Weights {
   }
 
   #find(name: string, shape: number[]): TensorEntry {
-    const tensor = this.#reader.tensors.get(name)
+    const tensor = this.#reader.find(name, shape)
     if (!tensor) throw new ModelError(`${this.#reader.source.name}: tensor ${name} is missing; config.json asks for it`)
     if (tensor.shape.length !== shape.length || shape.some((size, i) => size !== tensor.shape[i])) {
       throw new ModelError(

@@ -64,13 +64,17 @@ export class Commands {
     rotary: { size: number; interleaved: boolean },
   ): void {
     const { size, interleaved } = rotary
-    const table = [qkv.pointer, positions.pointer, cosSin.pointer, tokens, ...headCounts(heads)]
-    this.#add('ps_rope', ...table, size, interleaved ? 1 : 0, dtypeCode[qkv.dtype])
+    const { query, kv, size: head } = heads
+    const table = [qkv.pointer, positions.pointer, cosSin.pointer, tokens, query, kv, head]
+    table.push(size, interleaved ? 1 : 0, dtypeCode[qkv.dtype])
+    this.#records.add('ps_rope', table)
   }
 
   kvWrite({ k, v, blockSize }: KvLayer, qkv: Tensor, slots: Tensor, tokens: number, heads: Heads): void {
-    const rows = [qkv.pointer, slots.pointer, tokens, ...headCounts(heads)]
-    this.#add('ps_kv_write', k.pointer, v.pointer, ...rows, blockSize, dtypeCode[qkv.dtype], dtypeCode[k.dtype])
+    const { query, kv, size } = heads
+    const tensors = [k.pointer, v.pointer, qkv.pointer, slots.pointer, tokens, query, kv, size]
+    tensors.push(blockSize, dtypeCode[qkv.dtype], dtypeCode[k.dtype])
+    this.#records.add('ps_kv_write', tensors)
   }
 
   attention(
@@ -81,9 +85,11 @@ export class Commands {
     heads: Heads,
     { scale, softcap, window }: { scale: number; softcap: number; window: number },
   ): void {
-    const tensors = [out, qkv, k, v, queryStart, kvLength, blockTable].map(({ pointer }) => pointer)
-    const sizes = [tableStride, sequences, ...headCounts(heads), blockSize]
-    this.#add('ps_attention', ...tensors, ...sizes, scale, softcap, window, dtypeCode[qkv.dtype], dtypeCode[k.dtype])
+    const { query, kv, size } = heads
+    const args = [out.pointer, qkv.pointer, k.pointer, v.pointer]
+    args.push(queryStart.pointer, kvLength.pointer, blockTable.pointer, tableStride, sequences)
+    args.push(query, kv, size, blockSize, scale, softcap, window, dtypeCode[qkv.dtype], dtypeCode[k.dtype])
+    this.#records.add('ps_attention', args)
   }
 
   gatedActivation(out: Tensor, gateUp: Tensor, tokens: number, activation: Activation): void {
@@ -134,10 +140,6 @@ export class Commands {
   #add(op: string, ...args: number[]): void {
     this.#records.add(op, args)
   }
-}
-
-function headCounts({ query, kv, size }: Heads): number[] {
-  return [query, kv, size]
 }
 
 function address(tensor: Tensor | null): number {

@@ -1,16 +1,21 @@
 // The bytes of a command list: records of {u32 op, u32 words, u64 args[words]} as ps_exec reads them. Every argument is
-// encoded as its prototype says: floats bit-cast, integers sign-extended, addresses and handles as they are.
+// encoded as its prototype says: floats bit-cast, integers sign-extended, addresses and handles as they are. A step adds
+// hundreds of records, so nothing is allocated for one and prototypes are looked at once.
 import type { Prototype } from './header.ts'
 
-const initialBytes = 1 << 16
+const initialWords = 1 << 14
+
+type Kind = 'float' | 'int32' | 'int64' | 'unsigned'
+type Layout = { op: number; kinds: Kind[]; names: string[] }
 
 export class RecordWriter {
-  readonly #prototypes: Map<string, Prototype>
-  #view = new DataView(new ArrayBuffer(initialBytes))
+  readonly #layouts: Map<string, Layout>
+  #words = new Uint32Array(initialWords)
+  #floats = new Float32Array(this.#words.buffer)
   #length = 0
 
   constructor(prototypes: Map<string, Prototype>) {
-    this.#prototypes = prototypes
+    this.#layouts = new Map([...prototypes].map(([name, prototype]) => [name, layoutOf(prototype)]))
   }
 
   reset(): void {
@@ -18,43 +23,60 @@ export class RecordWriter {
   }
 
   get bytes(): Uint8Array {
-    return new Uint8Array(this.#view.buffer, 0, this.#length)
+    return new Uint8Array(this.#words.buffer, 0, 4 * this.#length)
   }
 
   /** args: those of the prototype after ctx and stream. */
-  add(op: string, args: number[]): void {
-    const { parameters, op: id } = this.#prototypes.get(op)!
-    if (args.length !== parameters.length - 2) {
-      throw new TypeError(`${op} takes ${parameters.length - 2} arguments after ctx and stream, not ${args.length}`)
+  add(name: string, args: readonly number[]): void {
+    const { op, kinds, names } = this.#layouts.get(name)!
+    const count = args.length
+    if (count !== kinds.length) {
+      throw new TypeError(`${name} takes ${kinds.length} arguments after ctx and stream, not ${count}`)
     }
-    this.#reserve(8 + 8 * args.length)
-    this.#view.setUint32(this.#length, id!, true)
-    this.#view.setUint32(this.#length + 4, args.length, true)
-    args.forEach((value, i) => {
-      const { type, name } = parameters[i + 2]!
-      this.#set(this.#length + 8 + 8 * i, type, value, `${op}: ${name}`)
-    })
-    this.#length += 8 + 8 * args.length
+    let at = this.#length
+    this.#length += 2 + 2 * count
+    if (this.#length > this.#words.length) this.#grow()
+    const words = this.#words
+    words[at] = op
+    words[at + 1] = count
+    for (let i = 0; i < count; i++) {
+      at += 2
+      const value = args[i]!
+      const kind = kinds[i]!
+      if (kind === 'float') {
+        this.#floats[at] = value
+        words[at + 1] = 0
+        continue
+      }
+      if (!fits(kind, value)) throw new RangeError(`${name}: ${names[i]} is ${value}, which is not a ${typeOf(kind)}`)
+      // A store keeps the low 32 bits, of a negative number its two's complement.
+      words[at] = value
+      words[at + 1] = Math.floor(value / 2 ** 32)
+    }
   }
 
-  #set(at: number, type: string, value: number, label: string): void {
-    if (type === 'float') {
-      this.#view.setFloat32(at, value, true)
-      this.#view.setUint32(at + 4, 0, true)
-      return
-    }
-    const fits = type === 'int32_t' ? (value | 0) === value : Number.isSafeInteger(value)
-    if (!fits || (value < 0 && !type.startsWith('int'))) {
-      throw new RangeError(`${label} is ${value}, which is not a ${type}`)
-    }
-    this.#view.setUint32(at, value >>> 0, true)
-    this.#view.setInt32(at + 4, Math.floor(value / 2 ** 32), true)
+  #grow(): void {
+    const grown = new Uint32Array(2 * this.#length)
+    grown.set(this.#words)
+    this.#words = grown
+    this.#floats = new Float32Array(grown.buffer)
   }
+}
 
-  #reserve(bytes: number): void {
-    if (this.#length + bytes <= this.#view.byteLength) return
-    const grown = new ArrayBuffer(2 * (this.#view.byteLength + bytes))
-    new Uint8Array(grown).set(this.bytes)
-    this.#view = new DataView(grown)
-  }
+function layoutOf({ op, parameters }: Prototype): Layout {
+  const own = parameters.slice(2)
+  return { op: op ?? 0, kinds: own.map(({ type }) => kindOf(type)), names: own.map(({ name }) => name) }
+}
+
+function kindOf(type: string): Kind {
+  if (type === 'float') return 'float'
+  if (type === 'int32_t') return 'int32'
+  return type === 'int64_t' ? 'int64' : 'unsigned'
+}
+
+const typeOf = (kind: Kind) => ({ float: 'float', int32: 'int32_t', int64: 'int64_t', unsigned: 'uint64_t' })[kind]
+
+function fits(kind: Kind, value: number): boolean {
+  if (kind === 'int32') return (value | 0) === value
+  return Number.isSafeInteger(value) && (value >= 0 || kind === 'int64')
 }

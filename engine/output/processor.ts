@@ -4,13 +4,19 @@
 //
 // The rule: a token's text is a function of prompt, ids and sampling alone. A request that was cut off anywhere and
 // resumed from its journal continues exactly as if it had not been.
-import type { Element, Finish, Token, Usage } from '../../queue/event.ts'
+import type { Element, Finish, Token, TokenLogprob, Usage } from '../../queue/event.ts'
 import type { Sampling } from '../../queue/job.ts'
 import { Detokenizer } from './detokenizer.ts'
 import { StopStrings } from './stop.ts'
 import type { Vocab } from './vocab.ts'
 
-/** What the engine reports of a choice: a sampled token, or the end of one whose resumed tokens were complete already. */
+/** As sampled; the bytes of a token are added here. */
+type Logprob = { id: number; logprob: number; rank: number }
+
+/**
+ * What the engine reports of a choice: a sampled token, or the end of one whose resumed tokens were complete already. Of a
+ * request's prompt: log-probabilities of its tokens from, from + 1, ..., before the first token of any choice.
+ */
 export type SequenceOutput =
   | {
       type: 'token'
@@ -20,7 +26,7 @@ export type SequenceOutput =
       /** Position in the choice's output, counted from its very first token. */
       index: number
       /** The sampled token first, then the most likely ones in order. */
-      logprobs?: { id: number; logprob: number; rank: number }[]
+      logprobs?: Logprob[]
       finish?: 'stop' | 'length'
       /** The stop token of the request that ended it; absent for end of sequence. */
       stopTokenId?: number
@@ -28,6 +34,7 @@ export type SequenceOutput =
       cachedTokens?: number
     }
   | { type: 'finish'; id: string; choice: number; index: number; finish: 'stop' | 'length'; stopTokenId?: number }
+  | { type: 'prompt'; id: string; from: number; logprobs: Logprob[][] }
 
 export type OutputRequest = { id: string; prompt: Uint32Array; sampling: Sampling }
 
@@ -56,6 +63,10 @@ export class OutputProcessor {
     const stopped: { id: string; choice: number }[] = []
     for (const output of outputs) {
       const request = this.#requests.get(output.id)
+      if (output.type === 'prompt') {
+        request?.addPrompt(output)
+        continue
+      }
       const choice = request?.choices[output.choice]
       // A step that ran before an abort arrived still reports tokens of what was aborted.
       if (!request || !choice || choice.finish) continue
@@ -73,15 +84,29 @@ export class RequestOutput {
   readonly id: string
   readonly choices: ChoiceOutput[]
   cachedTokens = 0
-  #promptTokens: number
+  readonly #vocab: Vocab
+  readonly #promptTokens: number
+  /** Per token of the prompt its records, as every choice's first token carries them; null unless asked for. */
+  readonly #promptRecords: TokenLogprob[][] | null
 
   constructor(vocab: Vocab, request: OutputRequest, journal: Element[][]) {
     this.id = request.id
+    this.#vocab = vocab
     this.#promptTokens = request.prompt.length
+    this.#promptRecords = (request.sampling.promptLogprobs ?? null) === null ? null : journalledPrompt(journal)
+    // Nothing stands before the first token, so it has no probability.
+    if (this.#promptRecords?.length === 0)
+      this.addPrompt({ logprobs: [[{ id: request.prompt[0]!, logprob: 0, rank: 0 }]] })
     this.choices = Array.from(
       { length: request.sampling.n },
-      (_, choice) => new ChoiceOutput(vocab, request, journal[choice] ?? []),
+      (_, choice) => new ChoiceOutput(vocab, request, journal[choice] ?? [], this.#promptRecords),
     )
+  }
+
+  addPrompt({ logprobs }: { logprobs: Logprob[][] }) {
+    // Beams are computed anew after a resume, and the journal has the records.
+    if ((this.#promptRecords?.length ?? 0) === this.#promptTokens) return
+    for (const records of logprobs) this.#promptRecords?.push(records.map((record) => withBytes(this.#vocab, record)))
   }
 
   get isFinished(): boolean {
@@ -102,17 +127,20 @@ export class ChoiceOutput {
   #sampling: Sampling
   #detokenizer: Detokenizer
   #stops: StopStrings
+  readonly #promptRecords: TokenLogprob[][] | null
 
-  constructor(vocab: Vocab, request: OutputRequest, journal: Element[]) {
+  /** `promptRecords`: for the first token to carry, complete by then. */
+  constructor(vocab: Vocab, request: OutputRequest, journal: Element[], promptRecords: TokenLogprob[][] | null) {
     const { sampling, prompt } = request
     this.#vocab = vocab
     this.#sampling = sampling
+    this.#promptRecords = promptRecords
     this.#detokenizer = new Detokenizer(vocab, { skipSpecialTokens: sampling.skipSpecialTokens, prompt })
     this.#stops = new StopStrings(sampling.stop, { include: sampling.includeStopString })
     for (const element of journal) this.#replay(element)
   }
 
-  push(output: SequenceOutput) {
+  push(output: Exclude<SequenceOutput, { type: 'prompt' }>) {
     if (output.index !== this.tokens.length) {
       throw new Error(
         `token ${output.index} of ${output.id}/${output.choice} came where ${this.tokens.length} was next`,
@@ -127,7 +155,8 @@ export class ChoiceOutput {
     // The token that ended the sequence is counted and reported, but its text belongs to the answer only on request.
     const isText = finish !== 'stop' || this.#sampling.includeStopString
     const token: Token = { id, text: isText ? this.#text(id) : '' }
-    if (logprobs) token.logprobs = logprobs.map((entry) => ({ ...entry, bytes: [...this.#vocab.bytes(entry.id)] }))
+    if (logprobs) token.logprobs = logprobs.map((record) => withBytes(this.#vocab, record))
+    if (this.#promptRecords && this.tokens.length === 0) token.prompt = this.#promptRecords
     this.tokens.push(token)
   }
 
@@ -149,4 +178,14 @@ export class ChoiceOutput {
     this.tokens.push(element.token)
     if (this.#stops.matched !== null) this.finish = { text: '', reason: 'stop', stopReason: this.#stops.matched }
   }
+}
+
+function withBytes(vocab: Vocab, record: Logprob): TokenLogprob {
+  return { ...record, bytes: [...vocab.bytes(record.id)] }
+}
+
+/** The records of the prompt that some choice's first token took to the journal; a list to fill if none did. */
+function journalledPrompt(journal: Element[][]): TokenLogprob[][] {
+  for (const [first] of journal) if (first && 'token' in first && first.token.prompt) return first.token.prompt
+  return []
 }

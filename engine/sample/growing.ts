@@ -28,9 +28,9 @@ export class GrowingTensor {
     return tensor
   }
 
-  /** The first `size` elements of what was fitted last. */
-  read(size: number): ReturnType<Tensor['read']> {
-    return this.fit(size).rows(0, size).read()
+  /** Elements [from, to) of what was fitted last. */
+  rows(from: number, to: number): Tensor {
+    return this.fit(to).rows(from, to)
   }
 
   free(): void {

@@ -14,6 +14,8 @@ export type Recipe = {
   bias: Bias
   /** Until minTokens are generated: the bias, and whatever would end the sequence forbidden. */
   earlyBias: Bias
+  /** Token sequences that must not come to be: the last token is forbidden where the ones before it stand. */
+  badWords: { before: number[]; last: number }[]
   /** One bit per token of the vocabulary; null: all are allowed. */
   allowed: Int32Array | null
 }
@@ -27,10 +29,14 @@ export function makeRecipe(sampling: Sampling, { vocabularySize, eosTokenIds }: 
     const bad = ids.find((id) => id >= vocabularySize)
     if (bad !== undefined) throw refused(`${field}: token ${bad}; the vocabulary has ${vocabularySize}`)
   }
+  const badWords = sampling.badWords ?? []
+  const bad = badWords.flat().find((id) => id >= vocabularySize)
+  if (bad !== undefined) throw refused(`bad_words: token ${bad}; the vocabulary has ${vocabularySize}`)
   // A stop id beyond the vocabulary is never sampled, and nothing need forbid it.
   const ends = [...new Set([...eosTokenIds, ...stopTokenIds])].filter((id) => id < vocabularySize)
-  if (sampling.logprobs !== null && sampling.logprobs > vocabularySize) {
-    throw refused(`logprobs: ${sampling.logprobs}; the vocabulary has ${vocabularySize} tokens`)
+  const counts = { logprobs: sampling.logprobs, prompt_logprobs: sampling.promptLogprobs }
+  for (const [field, k] of Object.entries(counts)) {
+    if ((k ?? 0) > vocabularySize) throw refused(`${field}: ${k}; the vocabulary has ${vocabularySize} tokens`)
   }
   if (allowedTokenIds?.length === 0) throw refused('allowed_token_ids: empty; allow at least one token')
   if (minTokens > 0 && allowedTokenIds?.every((id) => ends.includes(id))) {
@@ -46,6 +52,7 @@ export function makeRecipe(sampling: Sampling, { vocabularySize, eosTokenIds }: 
     hasPenalties: sampling.repetitionPenalty !== 1 || sampling.frequencyPenalty !== 0 || sampling.presencePenalty !== 0,
     bias,
     earlyBias: { ids: [...biased, ...ends], values: [...bias.values, ...forbidden] },
+    badWords: badWords.map((ids) => ({ before: ids.slice(0, -1), last: ids.at(-1)! })),
     allowed: allowedTokenIds && bitmask(allowedTokenIds, vocabularySize),
   }
 }

@@ -1,63 +1,70 @@
-// Logits -> token ids and log-probabilities: packs one row of parameters per sequence for ps_sample (pagestream.h).
+// Logits -> token ids and log-probabilities: packs one row of parameters per sampled row for ps_sample (pagestream.h).
+// A step is pack(), append() for each piece of the logits, the run of the commands, read().
 //
-// Row i draws with u(seed, choice, position), position being the number of tokens its choice has generated so far; it
-// depends on nothing else, so neither the batch nor a resume changes what is sampled. Log-probabilities are raw: taken
-// from the logits before penalties, bias and temperature.
+// A row draws with u(seed, choice, position), position being the number of tokens of its choice before it; it depends
+// on nothing else, so neither the batch nor a resume nor guesses that precede it change what is sampled. Log-probabilities
+// are raw: taken from the logits before penalties, bias and temperature.
 import type { Sampling } from '../../queue/job.ts'
-import type { Device } from '../native/device.ts'
+import type { Device, DType } from '../native/device.ts'
 import type { Commands } from '../native/ops.ts'
 import type { Tensor } from '../native/tensor.ts'
-import type { Sequence } from '../scheduler/sequence.ts'
+import type { LogitRow } from '../scheduler/rows.ts'
 import { GrowingTensor } from './growing.ts'
 import { makeRecipe, type Recipe } from './recipe.ts'
 
 export type Logprob = { id: number; logprob: number; rank: number }
-export type Sampled = { tokens: Int32Array; logprobs: (Logprob[] | undefined)[] }
+export type Sampled = {
+  /** Of the sampled rows. */
+  tokens: Int32Array
+  /** Of all rows, the sampled or scored token first; undefined where nobody asked. */
+  logprobs: (Logprob[] | undefined)[]
+}
 
-export type SamplerOptions = { vocabularySize: number; eosTokenIds: readonly number[]; maxNumSeqs: number }
+export type SamplerOptions = { vocabularySize: number; eosTokenIds: readonly number[] }
+
+/** Rows of logits taken at a time: they and the workspace of sampling are 12 bytes per vocabulary entry and row. */
+export const LOGITS_AT_ONCE = 64
 
 /** 4-byte words of a row of parameters. */
 const ROW = 16
-/** Rows sampled by one op: its workspace is 8 bytes per vocabulary entry and row. */
-const ROWS_AT_ONCE = 64
 
 export class Sampler {
   readonly #options: SamplerOptions
   /** A request's choices share its Sampling, and so its recipe. */
   readonly #recipes = new WeakMap<Sampling, Recipe>()
   /** The rows of parameters, as the words and as the floats among them. */
-  readonly #words: Int32Array
-  readonly #floats: Float32Array
-  readonly #params: Tensor
-  readonly #allowedRow: Tensor
-  readonly #out: Tensor
-  readonly #logprob: Tensor
-  readonly #rank: Tensor
+  #words = new Int32Array(0)
+  #floats = new Float32Array(0)
+  readonly #params: GrowingTensor
   readonly #history: GrowingTensor
   readonly #biasIds: GrowingTensor
   readonly #biasValues: GrowingTensor
   readonly #allowed: GrowingTensor
+  readonly #allowedRow: GrowingTensor
   readonly #workspace: Tensor
+  /** Of all rows the token: sampled, or given to be scored. */
+  readonly #out: GrowingTensor
+  readonly #logprob: GrowingTensor
+  readonly #rank: GrowingTensor
   readonly #topIds: GrowingTensor
   readonly #top: GrowingTensor
+  #step: Step | null = null
 
   constructor(device: Device, options: SamplerOptions) {
-    const rows = options.maxNumSeqs
+    const growing = (dtype: DType) => new GrowingTensor(device, dtype)
     this.#options = options
-    this.#words = new Int32Array(rows * ROW)
-    this.#floats = new Float32Array(this.#words.buffer)
-    this.#params = device.alloc([rows, ROW], 'i32')
-    this.#allowedRow = device.alloc([rows], 'i32')
-    this.#out = device.alloc([rows], 'i32')
-    this.#logprob = device.alloc([rows], 'f32')
-    this.#rank = device.alloc([rows], 'i32')
-    this.#history = new GrowingTensor(device, 'i32')
-    this.#biasIds = new GrowingTensor(device, 'i32')
-    this.#biasValues = new GrowingTensor(device, 'f32')
-    this.#allowed = new GrowingTensor(device, 'i32')
-    this.#workspace = device.alloc([Math.min(rows, ROWS_AT_ONCE), options.vocabularySize, 2], 'f32')
-    this.#topIds = new GrowingTensor(device, 'i32')
-    this.#top = new GrowingTensor(device, 'f32')
+    this.#params = growing('i32')
+    this.#history = growing('i32')
+    this.#biasIds = growing('i32')
+    this.#biasValues = growing('f32')
+    this.#allowed = growing('i32')
+    this.#allowedRow = growing('i32')
+    this.#workspace = device.alloc([LOGITS_AT_ONCE, options.vocabularySize, 2], 'f32')
+    this.#out = growing('i32')
+    this.#logprob = growing('f32')
+    this.#rank = growing('i32')
+    this.#topIds = growing('i32')
+    this.#top = growing('f32')
   }
 
   /** Throws RequestRefused, naming the field that this model cannot honour. */
@@ -65,46 +72,61 @@ export class Sampler {
     this.#recipe(sampling)
   }
 
-  /** Appends the sampling of row i of `logits` for sequence i. */
-  append(commands: Commands, logits: Tensor, sequences: Sequence[]): void {
-    const rows = sequences.length
-    const { history, bias } = this.#pack(sequences)
-    const allowed = this.#packAllowed(sequences)
-    for (let from = 0; from < rows; from += ROWS_AT_ONCE) {
-      const to = Math.min(rows, from + ROWS_AT_ONCE)
-      const part = (tensor: Tensor) => tensor.rows(from, to)
-      const mask = allowed && { mask: allowed.mask, row: part(allowed.row) }
+  /** Before the step's commands run: what all its rows of logits, in this order, are wanted for. */
+  pack(sampled: LogitRow[], scored: LogitRow[] = []): void {
+    const rows = [...sampled, ...scored]
+    const k = mostLogprobs(rows)
+    const tokens = new Int32Array(rows.length)
+    for (const [i, { sequence, scored: index }] of scored.entries()) {
+      tokens[sampled.length + i] = sequence.tokens.at(index!)
+    }
+    this.#out.write(tokens)
+    if (k !== null) {
+      for (const tensor of [this.#logprob, this.#rank]) tensor.fit(rows.length)
+      for (const tensor of [this.#topIds, this.#top]) tensor.fit(rows.length * k)
+    }
+    const packed = this.#pack(sampled)
+    this.#step = { rows, sampled: sampled.length, k, ...packed, allowed: this.#packAllowed(sampled) }
+  }
+
+  /** Appends what is to be done with `logits`: those of rows first, first + 1, ... */
+  append(commands: Commands, logits: Tensor, first: number): void {
+    const { sampled, k, history, bias, allowed } = this.#step!
+    const count = logits.shape[0]!
+    for (let from = first; from < Math.min(first + count, sampled); from += LOGITS_AT_ONCE) {
+      const to = Math.min(first + count, sampled, from + LOGITS_AT_ONCE)
       commands.sample(
-        part(this.#out),
-        part(logits),
-        part(this.#params),
+        this.#out.rows(from, to),
+        logits.rows(from - first, to - first),
+        this.#params.rows(from * ROW, to * ROW),
         history,
         bias,
-        mask,
+        allowed && { mask: allowed.mask, row: allowed.row.rows(from, to) },
         to - from,
         this.#workspace,
       )
     }
-    const k = mostLogprobs(sequences)
     if (k === null) return
-    const tops = { topIds: this.#topIds.fit(rows * k), top: this.#top.fit(rows * k) }
-    commands.logprobs({ ...tops, logprob: this.#logprob, rank: this.#rank }, logits, this.#out, rows, k)
+    const part = (tensor: GrowingTensor, width = 1) => tensor.rows(first * width, (first + count) * width)
+    const records = { topIds: part(this.#topIds, k), top: part(this.#top, k) }
+    const own = { logprob: part(this.#logprob), rank: part(this.#rank) }
+    commands.logprobs({ ...records, ...own }, logits, part(this.#out), count, k)
   }
 
-  /** What was appended for these sequences, once the commands have run. */
-  read(sequences: Sequence[]): Sampled {
-    const rows = sequences.length
-    const tokens = Int32Array.from(this.#out.rows(0, rows).read())
-    const most = mostLogprobs(sequences)
+  /** What came of the rows that were packed, once the commands have run. */
+  read(): Sampled {
+    const { rows, sampled, k: most } = this.#step!
+    const all = this.#out.rows(0, rows.length).read() as Int32Array
+    const tokens = all.slice(0, sampled)
     if (most === null) return { tokens, logprobs: [] }
-    const chosen = this.#logprob.rows(0, rows).read()
-    const ranks = this.#rank.rows(0, rows).read()
-    const ids = this.#topIds.read(rows * most)
-    const tops = this.#top.read(rows * most)
-    const logprobs = sequences.map(({ request }, row) => {
-      const k = request.sampling.logprobs
+    const chosen = this.#logprob.rows(0, rows.length).read()
+    const ranks = this.#rank.rows(0, rows.length).read()
+    const ids = this.#topIds.rows(0, rows.length * most).read()
+    const tops = this.#top.rows(0, rows.length * most).read()
+    const logprobs = rows.map((each, row) => {
+      const k = logprobsOf(each)
       if (k === null) return undefined
-      const records: Logprob[] = [{ id: tokens[row]!, logprob: chosen[row]!, rank: ranks[row]! }]
+      const records: Logprob[] = [{ id: all[row]!, logprob: chosen[row]!, rank: ranks[row]! }]
       for (let i = 0, at = row * most; i < k; i++, at++) records.push({ id: ids[at]!, logprob: tops[at]!, rank: i + 1 })
       return records
     })
@@ -112,9 +134,9 @@ export class Sampler {
   }
 
   free(): void {
-    for (const tensor of [this.#params, this.#allowedRow, this.#workspace]) tensor.free()
-    for (const tensor of [this.#out, this.#logprob, this.#rank, this.#topIds, this.#top]) tensor.free()
-    for (const tensor of [this.#history, this.#biasIds, this.#biasValues, this.#allowed]) tensor.free()
+    for (const tensor of [this.#params, this.#history, this.#biasIds, this.#biasValues]) tensor.free()
+    for (const tensor of [this.#allowed, this.#allowedRow, this.#workspace, this.#out]) tensor.free()
+    for (const tensor of [this.#logprob, this.#rank, this.#topIds, this.#top]) tensor.free()
   }
 
   #recipe(sampling: Sampling): Recipe {
@@ -127,22 +149,35 @@ export class Sampler {
   }
 
   /** The rows of parameters, and beside them the tokens that penalties look at and the biases. */
-  #pack(sequences: Sequence[]): { history: Tensor; bias: { ids: Tensor; values: Tensor } } {
-    const history = new Int32Array(sequences.reduce((sum, each) => sum + this.#historyLength(each), 0))
+  #pack(rows: LogitRow[]): { history: Tensor; bias: { ids: Tensor; values: Tensor } } {
+    this.#fitParams(rows.length)
+    const history = new Int32Array(rows.reduce((sum, each) => sum + this.#historyLength(each), 0))
     let historyEnd = 0
     const ids: number[] = []
     const values: number[] = []
-    for (const [row, sequence] of sequences.entries()) {
-      const { sampling, seedLow, seedHigh, hasPenalties, bias, earlyBias } = this.#recipe(sequence.request.sampling)
+    for (const [i, row] of rows.entries()) {
+      const { sequence, draft } = row
+      const { sampling, seedLow, seedHigh, hasPenalties, bias, earlyBias, badWords } = this.#recipe(
+        sequence.request.sampling,
+      )
+      const position = sequence.generated + draft.length
       const historyBegin = historyEnd
-      if (hasPenalties) history.set(sequence.tokens.view, historyBegin)
-      historyEnd += this.#historyLength(sequence)
+      if (hasPenalties) {
+        history.set(sequence.tokens.view, historyBegin)
+        history.set(draft, historyBegin + sequence.length)
+      }
+      historyEnd += this.#historyLength(row)
       const biasBegin = ids.length
-      const added = sequence.generated < sampling.minTokens ? earlyBias : bias
+      const added = position < sampling.minTokens ? earlyBias : bias
       for (const id of added.ids) ids.push(id)
       for (const value of added.values) values.push(value)
+      for (const { before, last } of badWords) {
+        if (!endsWith(row, before)) continue
+        ids.push(last)
+        values.push(Number.NEGATIVE_INFINITY)
+      }
 
-      const at = row * ROW
+      const at = i * ROW
       this.#floats[at] = sampling.temperature
       this.#floats[at + 1] = sampling.topP
       this.#floats[at + 2] = sampling.minP
@@ -154,13 +189,13 @@ export class Sampler {
       this.#words[at + 8] = seedLow
       this.#words[at + 9] = seedHigh
       this.#words[at + 10] = sequence.choice
-      this.#words[at + 11] = sequence.generated
+      this.#words[at + 11] = position
       this.#words[at + 12] = historyBegin
       this.#words[at + 13] = historyEnd
       this.#words[at + 14] = biasBegin
       this.#words[at + 15] = ids.length
     }
-    this.#params.write(this.#words.subarray(0, sequences.length * ROW))
+    this.#params.write(this.#words.subarray(0, rows.length * ROW))
     return {
       history: this.#history.write(history),
       bias: {
@@ -170,32 +205,63 @@ export class Sampler {
     }
   }
 
-  #historyLength(sequence: Sequence): number {
-    return this.#recipe(sequence.request.sampling).hasPenalties ? sequence.length : 0
+  #fitParams(rows: number): void {
+    if (rows * ROW <= this.#words.length) return
+    this.#words = new Int32Array(2 * rows * ROW)
+    this.#floats = new Float32Array(this.#words.buffer)
+  }
+
+  #historyLength({ sequence, draft }: LogitRow): number {
+    return this.#recipe(sequence.request.sampling).hasPenalties ? sequence.length + draft.length : 0
   }
 
   /** One mask per row that has one; the choices of a request repeat it. */
-  #packAllowed(sequences: Sequence[]): { mask: Tensor; row: Tensor } | null {
-    const masks = sequences.map(({ request }) => this.#recipe(request.sampling).allowed)
+  #packAllowed(rows: LogitRow[]): { mask: Tensor; row: Tensor } | null {
+    const masks = rows.map(({ sequence }) => this.#recipe(sequence.request.sampling).allowed)
     if (masks.every((mask) => mask === null)) return null
     const words = Math.ceil(this.#options.vocabularySize / 32)
     const packed = new Int32Array(words * masks.filter((mask) => mask !== null).length)
-    const rows = new Int32Array(masks.length).fill(-1)
+    const maskRows = new Int32Array(masks.length).fill(-1)
     let used = 0
     for (const [row, mask] of masks.entries()) {
       if (!mask) continue
       packed.set(mask, used * words)
-      rows[row] = used++
+      maskRows[row] = used++
     }
-    this.#allowedRow.write(rows)
-    return { mask: this.#allowed.write(packed), row: this.#allowedRow }
+    return { mask: this.#allowed.write(packed), row: this.#allowedRow.write(maskRows) }
   }
 }
 
-/** The largest k that any of them asks for; null if none asks for log-probabilities at all. */
-function mostLogprobs(sequences: Sequence[]): number | null {
-  return sequences.reduce<number | null>((most, { request }) => {
-    const k = request.sampling.logprobs
+/** What pack() prepared for append() and read(). */
+type Step = {
+  rows: LogitRow[]
+  /** Of the rows, the first so many. */
+  sampled: number
+  /** Most log-probabilities that any row asks for; null: none at all. */
+  k: number | null
+  history: Tensor
+  bias: { ids: Tensor; values: Tensor }
+  allowed: { mask: Tensor; row: Tensor } | null
+}
+
+function logprobsOf({ sequence, scored }: LogitRow): number | null {
+  const { logprobs, promptLogprobs = null } = sequence.request.sampling
+  return scored === null ? logprobs : promptLogprobs
+}
+
+function mostLogprobs(rows: LogitRow[]): number | null {
+  return rows.reduce<number | null>((most, row) => {
+    const k = logprobsOf(row)
     return k === null ? most : Math.max(k, most ?? 0)
   }, null)
+}
+
+/** Whether the output before the row ends with these tokens; the prompt does not count, as in vLLM. */
+function endsWith({ sequence, draft }: LogitRow, tail: number[]): boolean {
+  if (tail.length > sequence.generated + draft.length) return false
+  const from = sequence.length + draft.length - tail.length
+  return tail.every((id, i) => {
+    const at = from + i
+    return id === (at < sequence.length ? sequence.tokens.at(at) : draft[at - sequence.length])
+  })
 }

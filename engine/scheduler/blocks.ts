@@ -65,10 +65,10 @@ export class Blocks {
     this.copies.length = 0
   }
 
-  /** Named blocks that hold the beginning of a waiting sequence, filled or in flight. */
+  /** Named blocks that hold the beginning of a waiting sequence, filled or in flight, as far as it may reuse them. */
   match(sequence: Sequence): number[] {
     const found: number[] = []
-    const full = Math.floor(sequence.length / this.size)
+    const full = Math.floor(sequence.reusable / this.size)
     while (found.length < full) {
       const block = this.#byName.get(sequence.hash(found.length, this.size))
       if (block === undefined) break
@@ -86,7 +86,8 @@ export class Blocks {
     for (let i = matched.length; i < this.needed(sequence.length); i++) {
       const block = this.#take()!
       sequence.blocks.push(block)
-      if (i < full) this.#name(block, sequence.hash(i, this.size))
+      // Another has the name already if this one was not to reuse it.
+      if (i < full && !this.#byName.has(sequence.hash(i, this.size))) this.#name(block, sequence.hash(i, this.size))
     }
     return true
   }
@@ -102,7 +103,7 @@ export class Blocks {
   /** Passes over filled blocks; the last token is always left to compute, for its logits. False if that one has to wait
    * for the next step, because the block to copy for it is filled by this one. */
   skip(sequence: Sequence): boolean {
-    const full = Math.floor(sequence.length / this.size)
+    const full = Math.floor(sequence.reusable / this.size)
     for (let i = Math.floor(sequence.computed / this.size); i < full; i++) {
       const own = sequence.blocks.at(i)
       const named = this.#byName.get(sequence.hash(i, this.size))
@@ -134,6 +135,19 @@ export class Blocks {
       sequence.blocks.set(index, block)
     }
     return true
+  }
+
+  /** Makes room for `more` tokens behind the last, which has its own; false, and nothing taken, if blocks are short. */
+  extend(sequence: Sequence, more: number): boolean {
+    const missing = this.needed(sequence.length + more) - sequence.blocks.length
+    if (missing > this.#free.length) return false
+    for (let i = 0; i < missing; i++) sequence.blocks.push(this.#take()!)
+    return true
+  }
+
+  /** Gives back what it was extended by for tokens that did not come to be. */
+  trim(sequence: Sequence): void {
+    while (sequence.blocks.length > this.needed(sequence.length)) this.#drop(sequence.blocks.pop())
   }
 
   /** The step in hand computes the next `count` tokens of the sequence: the named blocks that completes are filled. */

@@ -29,6 +29,12 @@ export class IntList {
     this.#array[this.length++] = value
   }
 
+  pop(): number {
+    const last = this.at(this.length - 1)
+    this.length--
+    return last
+  }
+
   append(values: Uint32Array | Int32Array): void {
     this.#fit(this.length + values.length)
     this.#array.set(values, this.length)

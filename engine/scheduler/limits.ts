@@ -1,6 +1,7 @@
 // What a scheduler is told, and what it refuses at once: options that cannot work together, and requests that could
 // never run, which would wait for ever. Called by scheduler.ts and plain.ts.
 import { RequestRefused } from '../errors.ts'
+import type { Speculation } from './ngram.ts'
 import type { SequenceRequest } from './sequence.ts'
 
 export type SchedulerOptions = {
@@ -19,6 +20,8 @@ export type SchedulerOptions = {
   enablePrefixCaching: boolean
   /** End of sequence, from config.json and generation_config.json. */
   eosTokenIds: readonly number[]
+  /** Guesses that decodes compute and verify in the same step; null: none. */
+  speculation?: Speculation | null
   /** Requests beyond so many waiting sequences are refused; no limit if absent. */
   maxNumWaiting?: number
   /** For comparison; 'continuous' if absent. static: a batch is admitted when the last one has ended whole. plain: see

@@ -81,14 +81,14 @@ export class PlainScheduler implements Scheduling {
       const count = Math.min(sequence.uncomputed, budget)
       if (count === 0 || (count < sequence.uncomputed && !this.#options.enableChunkedPrefill)) continue
       const yieldsToken = count === sequence.uncomputed
-      slices.push({ sequence, begin: sequence.computed, count, yieldsToken, forks: [] })
+      slices.push({ sequence, begin: sequence.computed, count, yieldsToken, forks: [], draft: [] })
       budget -= count
     }
     return slices
   }
 
   advance({ sequence, count }: Slice): void {
-    sequence.computed += count
+    sequence.compute(count)
   }
 
   fork(): never {

@@ -15,12 +15,21 @@ import { rootHash } from '../../queue/prefix.ts'
 import { RequestRefused } from '../errors.ts'
 import { Blocks } from './blocks.ts'
 import { checkOptions, refuseMisfit, type SchedulerOptions, spareBlocks } from './limits.ts'
+import { NgramDrafter } from './ngram.ts'
 import { type Ending, precedence, Sequence, type SequenceRequest } from './sequence.ts'
 import { WaitingQueue } from './waiting.ts'
 
 /** Tokens [begin, begin + count) of a sequence, to be computed in one step. The last known one yields logits, from which
- * the sequence and its `forks` each sample a token. */
-export type Slice = { sequence: Sequence; begin: number; count: number; yieldsToken: boolean; forks: Sequence[] }
+ * the sequence and its `forks` each sample a token. So does every token of `draft`: guesses that follow it and belong to
+ * the count. */
+export type Slice = {
+  sequence: Sequence
+  begin: number
+  count: number
+  yieldsToken: boolean
+  forks: Sequence[]
+  draft: readonly number[]
+}
 
 /** The choices of one request. `held` are forked from `lead` when it has computed the prompt. */
 type Group = { live: Map<number, Sequence>; lead: Sequence | undefined; held: Sequence[] }
@@ -45,12 +54,14 @@ export class Scheduler {
   #isOpen = true
   /** Blocks that stay free when another sequence is admitted, so that its neighbours can go on for a while. */
   readonly #reserve: number
+  readonly #drafter: NgramDrafter | null
 
   constructor(options: SchedulerOptions) {
     checkOptions(options)
     this.#options = options
     this.blocks = new Blocks(options.numBlocks, options.blockSize)
     this.#reserve = spareBlocks(options)
+    this.#drafter = options.speculation ? new NgramDrafter(options.speculation) : null
   }
 
   get running(): readonly Sequence[] {
@@ -122,7 +133,7 @@ export class Scheduler {
     const give = (sequence: Sequence, count: number) => {
       const yieldsToken = count === sequence.uncomputed
       const forks = yieldsToken ? this.#fork(sequence) : []
-      slices.push({ sequence, begin: sequence.computed, count, yieldsToken, forks })
+      slices.push({ sequence, begin: sequence.computed, count, yieldsToken, forks, draft: [] })
       this.blocks.fill(sequence, count)
       budget -= count
     }
@@ -135,6 +146,7 @@ export class Scheduler {
       const sequence = this.#running[i]!
       if (sequence.uncomputed === 1 && this.#makeRoom(sequence)) give(sequence, 1)
     }
+    budget -= this.#speculate(slices, budget)
 
     const chunk =
       enableChunkedPrefill && longPrefillTokenThreshold > 0 ? longPrefillTokenThreshold : maxNumBatchedTokens
@@ -187,9 +199,10 @@ export class Scheduler {
     if (sequence.state === 'waiting') this.#waiting.tokens++
   }
 
-  /** A slice was computed: its K and V are in the cache. */
-  advance({ sequence, count, forks }: Slice): void {
-    sequence.computed += count
+  /** A slice was computed: K and V of its first `count` tokens are in the cache, those behind were wrong guesses. */
+  advance({ sequence, count: all, forks, draft }: Slice, count = all): void {
+    sequence.compute(count)
+    if (draft.length > 0) this.blocks.trim(sequence)
     this.blocks.publish(sequence)
     for (const fork of forks) this.blocks.fork(sequence, fork)
   }
@@ -286,6 +299,25 @@ export class Scheduler {
     while (isLower(this.#running.at(-1)) && (this.#running.length === this.#options.maxNumSeqs || !fits(0))) {
       this.#preempt(this.#running.at(-1)!)
     }
+  }
+
+  /** Adds guesses to decodes, as far as budget and free blocks go; returns their number. Nobody is preempted for them. */
+  #speculate(decodes: Slice[], budget: number): number {
+    if (!this.#drafter) return 0
+    let given = 0
+    for (const slice of decodes) {
+      const { sequence } = slice
+      // Behind the guesses one more token is sampled.
+      const { sampling } = sequence.request
+      if (sampling.useBeamSearch) continue
+      const left = Math.min(sampling.maxTokens - sequence.generated, this.#options.maxModelLen - sequence.length) - 1
+      const draft = this.#drafter.draft(sequence, Math.min(left, budget - given), decodes.length)
+      if (draft.length === 0 || !this.blocks.extend(sequence, draft.length)) continue
+      slice.draft = draft
+      slice.count += draft.length
+      given += draft.length
+    }
+    return given
   }
 
   /** Room for the token to be computed next, taken from the last of the running if need be; false if that is itself. */

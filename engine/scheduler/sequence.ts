@@ -35,6 +35,8 @@ export class Sequence {
   readonly blocks = new IntList()
   /** Blocks of the table that are computed and can be found by their hash, counted from the first. */
   published = 0
+  /** Prompt tokens that need no log-probability any more, counted from the first; all of them unless asked for. */
+  scored: number
   /** Tokens found in the cache, not counting what was computed for it before a preemption. */
   cachedTokens = 0
   preemptions = 0
@@ -57,6 +59,7 @@ export class Sequence {
     this.tokens = new IntList(request.prompt.length + resumed.length + 64)
     this.tokens.append(request.prompt)
     this.tokens.append(resumed)
+    this.scored = this.choice === 0 && scoresPrompt(request) ? 1 : request.prompt.length
   }
 
   get length(): number {
@@ -72,10 +75,22 @@ export class Sequence {
     return this.tokens.length - this.computed
   }
 
+  /** So many more tokens are computed. */
+  compute(count: number): void {
+    this.computed += count
+    this.scored = Math.max(this.scored, Math.min(this.computed + 1, this.request.prompt.length))
+  }
+
+  /** Tokens whose K and V may come from the cache; what a score needs must be computed. */
+  get reusable(): number {
+    return this.scored < this.request.prompt.length ? this.scored - 1 : this.tokens.length
+  }
+
   /** Another choice that says the same so far. */
   fork(choice: number): Sequence {
     const child = new Sequence(this.request, choice, this.arrival, this.#root)
     child.tokens.append(this.tokens.view.subarray(child.tokens.length))
+    child.scored = this.scored
     return child
   }
 
@@ -104,6 +119,11 @@ export class Sequence {
     if (this.generated >= sampling.maxTokens || this.tokens.length >= maxModelLen) return { reason: 'length' }
     return null
   }
+}
+
+/** Whether the prompt's log-probabilities are asked for and have not reached the journal with a first token. */
+function scoresPrompt({ sampling, resume }: SequenceRequest): boolean {
+  return (sampling.promptLogprobs ?? null) !== null && resume.every((ids) => ids.length === 0)
 }
 
 /** Below 0 if `a` is to be served before `b`: class, then arrival, then choice. */

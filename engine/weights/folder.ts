@@ -7,9 +7,10 @@ import { type FileEntry, isModelFile, type Source, SourceError } from './source.
 /** tokenizer.json of the largest vocabularies is about 35 MB. */
 const maxTextBytes = 256 * 2 ** 20
 
-export async function openFolder(path: string): Promise<Source> {
+/** `check` refuses what cannot be a model by its files' names. */
+export async function openFolder(path: string, check = assertModel): Promise<Source> {
   const entries = await listFolder(path)
-  assertModel(path, entries)
+  check(path, entries)
   const handles = new Map<string, Promise<FileHandle>>()
 
   function handleOf(file: string): Promise<FileHandle> {

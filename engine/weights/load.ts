@@ -29,6 +29,11 @@ export class WeightReader {
     this.#onProgress = onProgress
   }
 
+  /** The tensor of that name; whether its shape is the one asked for is for the caller to see. */
+  find(name: string, _shape: readonly number[]): TensorEntry | undefined {
+    return this.tensors.get(name)
+  }
+
   async load(targets: Target[]): Promise<void> {
     const pieces = cut(targets)
     const total = pieces.reduce((sum, piece) => sum + piece.end - piece.begin, 0)

@@ -4,7 +4,8 @@
 // Order per choice: (chat) a chunk with the role, one chunk per token that released text, one with the finish reason and
 // no text. Then, if asked for, one with the usage and no choices; then [DONE].
 import type { Finish, Token, Usage } from '../../queue/event.ts'
-import { chatLogprobs, completionLogprobs, type TokenNames } from './logprobs.ts'
+import { chatLogprobs, completionLogprobs, promptTokens, type TokenNames } from './logprobs.ts'
+import type { EchoOptions } from './whole.ts'
 
 export type Identity = { id: string; created: number; model: string; fingerprint: string }
 
@@ -126,19 +127,41 @@ export class ChatChunks extends StreamChunks {
 }
 
 export class CompletionChunks extends StreamChunks {
-  readonly #echo: (choice: number) => string
+  readonly #shape: EchoOptions
   /** Per choice: characters of token text so far, the next text_offset. */
   readonly #offsets = new Map<number, number>()
 
-  /** `echo` gives the prompt's text of a choice, or ''. */
-  constructor(identity: Identity, options: ChunkOptions, echo: (choice: number) => string) {
+  constructor(identity: Identity, options: ChunkOptions, shape: EchoOptions) {
     super(identity, 'text_completion', options)
-    this.#echo = echo
+    this.#shape = shape
   }
 
+  /** Log-probabilities of the prompt come with the choice's first token, and the prompt with them. */
   override open(choice: number): string {
-    const text = this.#echo(choice)
-    return text === '' ? '' : this.event(this.body(choice, text, []))
+    return this.options.logprobs ? '' : this.#prompt(choice, [])
+  }
+
+  override tokens(choice: number, tokens: Token[]): string {
+    const prompt = this.options.logprobs && !this.#offsets.has(choice) ? this.#prompt(choice, tokens) : ''
+    return prompt + (this.#shape.continues ? super.tokens(choice, tokens) : '')
+  }
+
+  override finish(choice: number, finish: Finish): string {
+    if (this.#shape.continues) return super.finish(choice, finish)
+    return super.finish(choice, { text: '', reason: 'length', stopReason: null })
+  }
+
+  override usage(usage: Usage): string {
+    return super.usage(this.#shape.continues ? usage : { ...usage, completionTokens: 0 })
+  }
+
+  #prompt(choice: number, tokens: Token[]): string {
+    const text = this.#shape.echo(choice)
+    if (text === '') return ''
+    const records = promptTokens(tokens)
+    const logprobs = records.length > 0 ? this.#logprobs(choice, records) : 'null'
+    const end = `"finish_reason":null,"stop_reason":null${this.tokenIds([])}`
+    return this.event(`{"index":${choice},"text":${JSON.stringify(text)},"logprobs":${logprobs},${end}}`)
   }
 
   protected override body(choice: number, text: string, tokens: Token[]): string {
@@ -152,7 +175,7 @@ export class CompletionChunks extends StreamChunks {
     return `{"index":${choice},"text":"","logprobs":null,${end}}`
   }
 
-  #logprobs(choice: number, tokens: Token[]): string {
+  #logprobs(choice: number, tokens: readonly Pick<Token, 'logprobs'>[]): string {
     const { record, end } = completionLogprobs(tokens, this.options.tokenNames, this.#offsets.get(choice) ?? 0)
     this.#offsets.set(choice, end)
     return JSON.stringify(record)

@@ -10,10 +10,15 @@ export type ChatLogprobs = { content: (ChatLogprob & { top_logprobs: ChatLogprob
 
 export type CompletionLogprobs = {
   text_offset: number[]
-  token_logprobs: number[]
+  /** null for the first token of a text, which follows nothing. */
+  token_logprobs: (number | null)[]
   tokens: string[]
-  top_logprobs: Record<string, number>[]
+  top_logprobs: (Record<string, number> | null)[]
 }
+
+type PromptLogprob = { logprob: number; rank: number; decoded_token: string }
+/** vLLM's: per token of the prompt, by token id. */
+export type PromptLogprobs = (Record<number, PromptLogprob> | null)[]
 
 const utf8 = new TextDecoder()
 
@@ -37,9 +42,19 @@ export function chatLogprobs(tokens: Token[], names: TokenNames): ChatLogprobs {
   return { content, refusal: null }
 }
 
+export function promptLogprobs({ prompt = [] }: Token): PromptLogprobs {
+  const one = (record: TokenLogprob): [number, PromptLogprob] => {
+    const { id, logprob, rank } = record
+    return [id, { logprob: finite(logprob), rank, decoded_token: tokenName(record, 'text') }]
+  }
+  return prompt.map((records) => (isKnown(records) ? Object.fromEntries(records.map(one)) : null))
+}
+
+const isKnown = ([own]: TokenLogprob[]) => own !== undefined && own.rank > 0
+
 /** `offset` is where the first token begins in the choice's text, in characters. */
 export function completionLogprobs(
-  tokens: Token[],
+  tokens: readonly Pick<Token, 'logprobs'>[],
   names: TokenNames,
   offset: number,
 ): { record: CompletionLogprobs; end: number } {
@@ -50,9 +65,15 @@ export function completionLogprobs(
     const name = tokenName(sampled, names)
     record.text_offset.push(offset)
     record.tokens.push(name)
-    record.token_logprobs.push(finite(sampled.logprob))
-    record.top_logprobs.push(Object.fromEntries(logprobs.map((r) => [tokenName(r, names), finite(r.logprob)])))
+    const top = () => Object.fromEntries(logprobs.map((each) => [tokenName(each, names), finite(each.logprob)]))
+    record.token_logprobs.push(isKnown(logprobs) ? finite(sampled.logprob) : null)
+    record.top_logprobs.push(isKnown(logprobs) ? top() : null)
     offset += [...name].length
   }
   return { record, end: offset }
+}
+
+/** The tokens of the prompt that came with the first one of a choice, as if they had been sampled. */
+export function promptTokens(tokens: readonly Token[]): Pick<Token, 'logprobs'>[] {
+  return (tokens[0]?.prompt ?? []).map((logprobs) => ({ logprobs }))
 }

@@ -15,13 +15,26 @@ export const completionTokens = 16
 /** Sampling but for the fields that depend on the prompt's length. */
 export type OpenSampling = Omit<Sampling, 'maxTokens'>
 
-export function chatSampling(body: ChatRequest, card: Card, limits: Limits, seed: string): OpenSampling {
+/** What is not in the body as it must be in the job: a seed, and the bad words as tokens. */
+export type Resolved = { seed: string; badWords: number[][] }
+
+export function chatSampling(body: ChatRequest, card: Card, limits: Limits, resolved: Resolved): OpenSampling {
   const logprobs = body.logprobs ? (body.top_logprobs ?? 0) : null
-  return sampling(body, card, limits, seed, logprobs, 'top_logprobs')
+  checkLogprobs('top_logprobs', logprobs, card, limits)
+  return sampling(body, card, limits, resolved, logprobs, body.prompt_logprobs ?? null)
 }
 
-export function completionSampling(body: CompletionRequest, card: Card, limits: Limits, seed: string): OpenSampling {
-  return sampling(body, card, limits, seed, body.logprobs ?? null, 'logprobs')
+export function completionSampling(
+  body: CompletionRequest,
+  card: Card,
+  limits: Limits,
+  resolved: Resolved,
+): OpenSampling {
+  const logprobs = body.logprobs ?? null
+  checkLogprobs('logprobs', logprobs, card, limits)
+  // What is echoed has log-probabilities like the rest.
+  const ofPrompt = body.prompt_logprobs ?? (body.echo ? logprobs : null)
+  return sampling(body, card, limits, resolved, logprobs, ofPrompt)
 }
 
 /**
@@ -65,17 +78,14 @@ function sampling(
   body: ChatRequest | CompletionRequest,
   card: Card,
   limits: Limits,
-  seed: string,
+  { seed, badWords }: Resolved,
   logprobs: number | null,
-  logprobsField: string,
+  promptLogprobs: number | null,
 ): OpenSampling {
   const { defaults } = card
   const n = body.n ?? 1
   if (n > limits.maxN) throw badRequest('n', `n: is ${n}; this server takes at most ${limits.maxN}.`)
-  const mostLogprobs = Math.min(limits.maxLogprobs, card.maxLogprobs)
-  if (logprobs !== null && logprobs > mostLogprobs) {
-    throw badRequest(logprobsField, `${logprobsField}: is ${logprobs}; this server returns at most ${mostLogprobs}.`)
-  }
+  checkLogprobs('prompt_logprobs', promptLogprobs, card, limits)
   const topK = body.top_k ?? defaults.topK ?? 0
   return {
     n,
@@ -96,9 +106,16 @@ function sampling(
     includeStopString: body.include_stop_str_in_output ?? false,
     skipSpecialTokens: body.skip_special_tokens ?? true,
     logprobs,
-    // Sent only when asked for: an engine of the release before would not know them.
+    // Fields that engines of the release before do not know are sent only when they say something.
+    ...(badWords.length > 0 && { badWords }),
+    ...(promptLogprobs !== null && { promptLogprobs }),
     ...(body.use_beam_search && { useBeamSearch: true, lengthPenalty: body.length_penalty ?? 1 }),
   }
+}
+
+function checkLogprobs(field: string, asked: number | null, card: Card, limits: Limits): void {
+  const most = Math.min(limits.maxLogprobs, card.maxLogprobs)
+  if ((asked ?? 0) > most) throw badRequest(field, `${field}: is ${asked}; this server returns at most ${most}.`)
 }
 
 function inVocabulary(card: Card, param: string, id: number): number {

@@ -5,10 +5,13 @@ import { z } from 'zod'
 
 const MAX_TEMPLATE_VARIABLES = 64
 const MAX_LOGIT_BIAS = 1024
+const MAX_BAD_WORDS = 1024
 
 const optional = <T extends z.ZodType>(type: T) => type.nullish().transform((value) => value ?? undefined)
 const int = z.int
 const number = (low: number, high: number) => z.number().min(low).max(high)
+
+const NOT_STREAMED = 'is not available with stream: true.'
 
 /** Accepted only as absent, null, or what it would mean to leave it out. */
 const refused = (message: string, harmless: (value: unknown) => boolean = () => false) =>
@@ -47,6 +50,8 @@ const stop = optional(
   }),
 )
 
+const badWord = z.string().max(1000).regex(/\S/, 'must hold more than white space.')
+
 const metadata = optional(
   z
     .record(z.string().max(64), z.string().max(512))
@@ -77,6 +82,8 @@ const common = {
   use_beam_search: optional(z.boolean()),
   length_penalty: optional(number(-10, 10)),
   beam_width: optional(z.unknown()),
+  bad_words: optional(z.array(badWord).max(MAX_BAD_WORDS)),
+  prompt_logprobs: optional(int().min(0)),
   stream: optional(z.boolean()),
   stream_options: optional(
     z.object({
@@ -93,8 +100,6 @@ const common = {
   user: optional(z.string().max(1000)),
   metadata,
 
-  bad_words: refused('is not supported yet; use logit_bias with -100.', isEmpty),
-  prompt_logprobs: refused(unsupported('prompt_logprobs')),
   prompt_embeds: refused(unsupported('prompt_embeds')),
   custom_logit_processor: refused(unsupported('custom_logit_processor')),
   structured_outputs: refused('structured outputs are not supported yet; leave it out.'),
@@ -211,6 +216,7 @@ export const ChatRequest = z
     const fault = (path: string, text: string) => context.addIssue({ code: 'custom', path: [path], message: text })
     if (body.stream_options && !body.stream) fault('stream_options', 'is only allowed together with stream: true.')
     if (body.use_beam_search) checkBeamSearch(body, fault)
+    if (body.stream && body.prompt_logprobs !== undefined) fault('prompt_logprobs', NOT_STREAMED)
     if (body.top_logprobs !== undefined && !body.logprobs) fault('top_logprobs', 'needs logprobs: true.')
     if (body.continue_final_message && body.add_generation_prompt) {
       fault('continue_final_message', 'excludes add_generation_prompt: true.')
@@ -231,6 +237,7 @@ export const CompletionRequest = z
   .object({
     ...common,
     prompt,
+    max_tokens: optional(int().min(0)),
     add_special_tokens: optional(z.boolean()),
     logprobs: optional(int().min(0)),
     echo: optional(z.boolean()),
@@ -240,9 +247,10 @@ export const CompletionRequest = z
   .superRefine((body, context) => {
     const fault = (path: string, text: string) => context.addIssue({ code: 'custom', path: [path], message: text })
     if (body.stream_options && !body.stream) fault('stream_options', 'is only allowed together with stream: true.')
-    if (body.echo && body.logprobs !== undefined) fault('echo', 'cannot be combined with logprobs yet.')
     if (body.use_beam_search) checkBeamSearch(body, fault)
     if (body.use_beam_search && (body.best_of ?? 1) > (body.n ?? 1)) fault('best_of', 'of beam search is n.')
+    if (body.stream && body.prompt_logprobs !== undefined) fault('prompt_logprobs', NOT_STREAMED)
+    if (body.max_tokens === 0 && !body.echo) fault('max_tokens', 'must be at least 1, or 0 together with echo: true.')
     if (body.stream && (body.best_of ?? 1) > (body.n ?? 1)) fault('best_of', 'cannot be used with stream: true.')
   })
 export type CompletionRequest = z.infer<typeof CompletionRequest>

@@ -62,6 +62,12 @@ export class Prompts {
     return encoder.plain.encode(text.toWellFormed(), addSpecialTokens)
   }
 
+  async badWords(card: Card, words: readonly string[] = []): Promise<number[][]> {
+    if (words.length === 0) return []
+    const encoder = await this.#cards.encoder(card)
+    return encoder.badWords(words)
+  }
+
   async decode(card: Card, ids: TokenIds | number[]): Promise<string> {
     const encoder = await this.#cards.encoder(card)
     return encoder.plain.decode(ids, false)

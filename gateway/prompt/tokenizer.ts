@@ -63,6 +63,22 @@ export class PromptEncoder {
     return encoder.encode(this.special.respell(rendered), addSpecialTokens)
   }
 
+  /** Token sequences to forbid: each word as a text begins with it, and as it stands after a space. vLLM leaves the
+   * second out where it has more or fewer tokens than the first, and so lets the word through in mid-sentence. */
+  async badWords(words: readonly string[]): Promise<number[][]> {
+    const found: number[][] = []
+    for (const word of words) {
+      const text = word.toWellFormed().trimStart()
+      const bare = Array.from(await this.plain.encode(text, false))
+      const spaced = Array.from(await this.plain.encode(` ${text}`, false))
+      found.push(bare)
+      // Else the first says it: the space is a token of its own, or the tokenizer puts one before every text.
+      if (spaced.slice(-bare.length).join() !== bare.join()) found.push(spaced)
+    }
+    // A tokenizer may drop characters that it does not know.
+    return found.filter((ids) => ids.length > 0)
+  }
+
   async #respell(): Promise<Encoder> {
     const encoder = new Encoder(this.special.respellJson(await this.#json()))
     this.special.check(this.plain, encoder)

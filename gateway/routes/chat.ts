@@ -21,7 +21,8 @@ export async function chat(c: Context<RequestEnv>, gateway: Gateway): Promise<Re
   const card = await cards.find(body.model)
   c.set('model', card.name)
   const seed = body.seed === undefined ? randomSeed(gateway) : seedText(body.seed, raw.digits('seed'))
-  const sampling = chatSampling(body, card, config, seed)
+  const badWords = await prompts.badWords(card, body.bad_words)
+  const sampling = chatSampling(body, card, config, { seed, badWords })
   const prompt = await prompts.chat(card, conversationOf(body))
 
   const id = `chatcmpl-${random(16).toString('hex')}`
@@ -43,8 +44,9 @@ export async function chat(c: Context<RequestEnv>, gateway: Gateway): Promise<Re
   const view: View = { kind: 'chat', identity, options, role, jobs: jobsOf(bound), keep: bound.keep }
   bound.terms.view = JSON.stringify(view)
   if (body.stream) return answerStream(c, gateway, streamOf(gateway, bound, view))
+  const promptLogprobs = body.prompt_logprobs !== undefined
   const promptTokenIds = options.returnTokenIds ? Array.from(ids) : null
   return answerWhole(c, gateway, bound, (choices, usage) =>
-    chatCompletion(identity, choices, usage, { ...options, role, promptTokenIds }),
+    chatCompletion(identity, choices, usage, { ...options, role, promptTokenIds, promptLogprobs }),
   )
 }

@@ -16,14 +16,15 @@ import type { View } from '../view.ts'
 import { identityOf, jobsOf, optionsOf, streamOf } from './options.ts'
 
 export async function completions(c: Context<RequestEnv>, gateway: Gateway): Promise<Response> {
-  const { config, cards, random, breaker } = gateway
+  const { config, cards, prompts: encoders, random, breaker } = gateway
   breaker.check()
   const raw = await readBody(c, config.maxBodyBytes)
   const body = parseRequest(CompletionRequest, raw.value)
   const card = await cards.find(body.model)
   c.set('model', card.name)
   const seed = body.seed === undefined ? randomSeed(gateway) : seedText(body.seed, raw.digits('seed'))
-  const sampling = completionSampling(body, card, config, seed)
+  const badWords = await encoders.badWords(card, body.bad_words)
+  const sampling = completionSampling(body, card, config, { seed, badWords })
   const inputs = promptList(body.prompt)
   if (inputs.length > config.maxN) {
     throw badRequest('prompt', `prompt: ${inputs.length} prompts; this server takes at most ${config.maxN}.`)
@@ -40,7 +41,8 @@ export async function completions(c: Context<RequestEnv>, gateway: Gateway): Pro
     param: 'prompt',
     prompts,
     sampling,
-    maxTokens: body.max_tokens,
+    // Asked for nothing but the prompt, the engine says one token, which is not passed on; so does vLLM.
+    maxTokens: body.max_tokens === 0 ? 1 : body.max_tokens,
     fallback: completionTokens,
   })
 
@@ -48,13 +50,17 @@ export async function completions(c: Context<RequestEnv>, gateway: Gateway): Pro
   const promptOf = (choice: number) => Math.floor(choice / sampling.n)
   const shape = {
     echo: (choice: number) => echoes[promptOf(choice)] ?? '',
+    continues: body.max_tokens !== 0,
+    promptLogprobs: body.prompt_logprobs !== undefined,
     promptTokenIds: (choice: number) => Array.from(jobs[promptOf(choice)]!.prompt),
   }
   const bound = await bind(c, gateway, raw.value, id, jobs)
   const identity = identityOf(card, bound)
   const promptTokens = jobs.reduce((sum, job) => sum + job.prompt.length, 0)
   const options = optionsOf(body, config, sampling.logprobs, promptTokens)
-  const view: View = { kind: 'completion', identity, options, echoes, jobs: jobsOf(bound), keep: bound.keep }
+  const { continues } = shape
+  const part = { jobs: jobsOf(bound), keep: bound.keep }
+  const view: View = { kind: 'completion', identity, options, echoes, continues, ...part }
   bound.terms.view = JSON.stringify(view)
   if (body.stream) return answerStream(c, gateway, streamOf(gateway, bound, view))
   return answerWhole(c, gateway, bound, (choices, usage) =>

@@ -61,7 +61,8 @@ const table: [name: string, kind: Flag['kind'], help: string][] = [
   ['disable-tqdm', 'boolean', 'no progress line'],
   ['insecure', 'boolean', 'accept any TLS certificate'],
 ]
-const flags: Flag[] = table.map(([name, kind, help]) => ({ name: `--${name}`, key: name, kind, help }))
+/** Keyed by their names: --num-prompts is values['num-prompts']. */
+export const flags: Flag[] = table.map(([name, kind, help]) => ({ name: `--${name}`, key: name, kind, help }))
 
 const count = z.number().int().positive()
 const natural = z.number().int().nonnegative()
@@ -141,6 +142,11 @@ export type Options = z.infer<typeof Options>
 export function parseOptions(argv: string[]): Options {
   const { values, positional } = parseFlags(flags, argv, {})
   if (positional[0]) throw new UsageError(`"${positional[0]}" belongs to no flag`)
+  return checkOptions(values)
+}
+
+/** Parsed flags and the defaults of the rest. @throws UsageError naming the flag */
+export function checkOptions(values: Record<string, unknown>): Options {
   const parsed = Options.safeParse(values)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]!

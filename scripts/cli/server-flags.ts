@@ -99,6 +99,12 @@ export const engineFlags: FlagGroup[] = [
         choices: ['auto', 'float32', 'bfloat16'],
         help: 'type of the weights in memory; auto: bfloat16 unless the checkpoint is float32',
       },
+      {
+        name: '--load-format',
+        kind: 'string',
+        choices: ['auto', 'safetensors', 'dummy'],
+        help: 'dummy: random weights of the shape that config.json describes, for measuring',
+      },
       { name: '--max-model-len', kind: 'integer', help: 'longest prompt plus answer, in tokens (32k)' },
       {
         name: '--generation-config',
@@ -145,6 +151,11 @@ export const engineFlags: FlagGroup[] = [
         kind: 'boolean',
         help: 'keep the KV blocks of prompts for reuse',
       },
+      {
+        name: '--speculative-config',
+        kind: 'json',
+        help: 'guess tokens from the prompt and verify them in one step: \'{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}\'',
+      },
       { name: '--block-size', kind: 'integer', help: 'tokens per KV block' },
       { name: '--kv-cache-memory-bytes', kind: 'integer', help: 'memory of the KV cache (2G = 2 x 2^30)' },
       { name: '--num-gpu-blocks-override', kind: 'integer', help: 'exact number of KV blocks' },
@@ -170,7 +181,6 @@ export const engineFlags: FlagGroup[] = [
 ]
 
 const noGpu = 'it concerns GPUs, and this engine computes on the CPU'
-const always = 'this engine has nothing to switch'
 
 /** Flags of vLLM that known command lines and manifests carry and that change nothing here. */
 export const ignoredFlags: FlagGroup = {
@@ -199,7 +209,6 @@ export const ignoredFlags: FlagGroup = {
     { name: '--max-seq-len-to-capture', kind: 'integer', help: '', ignored: 'removed from vLLM' },
     { name: '--worker-use-ray', kind: 'boolean', help: '', ignored: 'removed from vLLM' },
     { name: '--guided-decoding-backend', kind: 'string', help: '', ignored: 'removed from vLLM' },
-    { name: '--load-format', kind: 'string', choices: ['auto', 'safetensors'], help: '', ignored: always },
     { name: '--uvicorn-log-level', kind: 'string', help: '', ignored: 'there is no uvicorn' },
     { name: '--disable-uvicorn-access-log', kind: 'boolean', help: '', ignored: 'there is no uvicorn' },
     { name: '--enable-request-id-headers', kind: 'boolean', help: '', ignored: 'every answer carries x-request-id' },

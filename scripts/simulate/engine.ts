@@ -111,6 +111,9 @@ export class SimulatedEngine implements EngineVerbs {
       stepSequences: 0,
       promptTokens: 0,
       generationTokens: 0,
+      drafts: 0,
+      draftTokens: 0,
+      acceptedTokens: [],
     }
   }
 

@@ -109,9 +109,12 @@ export class PagedRunner {
       ),
     }
     this.#commands.reset()
-    const logits = this.#model.forward(this.#commands, batch, this.#kv)
+    const taken: Tensor[] = []
+    this.#model.forward(this.#commands, batch, this.#kv, (rows) => {
+      taken.push(rows)
+    })
     this.#commands.run()
-    const all = logits.read() as Float32Array
+    const all = taken[0]!.read() as Float32Array
     const width = this.#model.config.vocabularySize
     return (row) => all.subarray(row * width, (row + 1) * width)
   }

@@ -116,6 +116,36 @@ test('the official client works with only base_url changed', { timeout: 180_000 
     assert.equal(byText.choices[0]!.text, byIds.choices[0]!.text)
   })
 
+  await t.test('an evaluation harness scores a continuation by echo and log-probabilities', async () => {
+    const context = 'What is PagedAttention?'
+    const generated = { model, temperature: 0, max_tokens: 12, logprobs: 1 }
+    const told = (await client.completions.create({ ...generated, prompt: context })).choices[0]!
+    const scoring = { model, prompt: context + told.text, temperature: 0, logprobs: 1, echo: true }
+    const [scored, one] = await Promise.all([
+      client.completions.create({ ...scoring, max_tokens: 0 }),
+      client.completions.create({ ...scoring, max_tokens: 1 }),
+    ])
+    const { text, logprobs } = scored.choices[0]!
+    assert.equal(text, context + told.text)
+    assert.equal(scored.usage!.completion_tokens, 0)
+    // As lm-evaluation-harness reads it: the continuation alone, and whether each of its tokens is the likeliest.
+    const from = logprobs!.tokens!.length - told.logprobs!.tokens!.length
+    assert.equal(logprobs!.token_logprobs![0], null)
+    assert.deepEqual(logprobs!.tokens!.slice(from), told.logprobs!.tokens)
+    assert.deepEqual(logprobs!.token_logprobs!.slice(from), told.logprobs!.token_logprobs)
+    for (const [i, top] of logprobs!.top_logprobs!.slice(from).entries()) {
+      assert.equal(Math.max(...Object.values(top)), logprobs!.token_logprobs![from + i])
+    }
+    assert.deepEqual(one.choices[0]!.logprobs!.token_logprobs!.slice(0, -1), logprobs!.token_logprobs)
+  })
+
+  await t.test('bad words stay out of an answer', async () => {
+    const ask = (more: object) =>
+      client.chat.completions.create({ model, messages: question, temperature: 0, max_tokens: 60, ...more })
+    assert.match((await ask({})).choices[0]!.message.content!, /blocks/)
+    assert.doesNotMatch((await ask({ bad_words: ['blocks', 'block'] })).choices[0]!.message.content!, /\bblocks?\b/)
+  })
+
   await t.test('errors are the classes of the client', async () => {
     const create = (over: object) =>
       client.chat.completions.create({
@@ -194,4 +224,23 @@ test('with --api-key a wrong key is an AuthenticationError and the right one is 
   )
   assert.equal((await client('right').models.list()).data.length, 1)
   assert.notEqual(await get(port, '/health'), null, 'probes need no key')
+})
+
+test('a server that guesses tokens answers word for word, and counts its guesses', { timeout: 180_000 }, async (t) => {
+  const config = { method: 'ngram', num_speculative_tokens: 4, prompt_lookup_max: 4, prompt_lookup_min: 2 }
+  const [plain, guessing] = await Promise.all([
+    serve(t, ['--max-num-seqs', '8']),
+    serve(t, ['--max-num-seqs', '8', '--speculative-config', JSON.stringify(config)]),
+  ])
+  const document = 'A block table lists, for each sequence, which physical KV blocks hold its tokens.'
+  const ask = async ({ port }: { port: number }, more: object) => {
+    const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'x', maxRetries: 0 })
+    const messages = [{ role: 'user' as const, content: `${document}\n\nWhat is a block table?` }]
+    const answer = await client.chat.completions.create({ model, messages, max_tokens: 60, ...more })
+    return answer.choices.map(({ message, finish_reason }) => [message.content, finish_reason])
+  }
+  for (const more of [{ temperature: 0 }, { temperature: 0.8, seed: 4, n: 3 }, { temperature: 0, stop: ['tokens'] }]) {
+    assert.deepEqual(await ask(guessing, more), await ask(plain, more))
+  }
+  assert.ok((await metric(guessing.port, 'vllm:spec_decode_num_accepted_tokens_total')) > 10)
 })

@@ -25,6 +25,8 @@ export class EngineDouble implements EngineVerbs {
   waiting = 0
   freeBlocks = 100
   refuse: string | null = null
+  /** An engine that guesses gives several at once. */
+  tokensPerStep = (_index: number) => 1
   #listener: StepListener = () => {}
   #steps = 0
 
@@ -58,10 +60,11 @@ export class EngineDouble implements EngineVerbs {
     const { waiting, freeBlocks } = this
     const rest = { waitingTokens: 0, cachedBlocks: 0, kvUsage: 0, prefixQueries: 0, prefixHits: 0, preemptions: 0 }
     const counts = { steps: this.#steps, stepTokens: 0, stepSequences: 0, promptTokens: 0, generationTokens: 0 }
-    return { ...rest, ...counts, running: this.sequences.length, waiting, totalBlocks: 100, freeBlocks }
+    const speculated = { drafts: 0, draftTokens: 0, acceptedTokens: [] }
+    return { ...rest, ...counts, ...speculated, running: this.sequences.length, waiting, totalBlocks: 100, freeBlocks }
   }
 
-  /** One step: a token of every sequence. */
+  /** One step: a token of every sequence, or several. */
   async step() {
     this.#steps++
     const outputs: StepOutput[] = []
@@ -72,10 +75,12 @@ export class EngineDouble implements EngineVerbs {
         outputs.push({ type: 'failed', id, code: 'request_failed', message: 'no' })
         continue
       }
-      const isLast = index + 1 === sampling.maxTokens
-      const token = tokenAt(prompt, choice, index)
-      outputs.push({ type: 'token', id, choice, token, index, ...(isLast && { finish: 'length' as const }) })
-      sequence.index++
+      for (let at = index; at < Math.min(index + this.tokensPerStep(index), sampling.maxTokens); at++) {
+        const isLast = at + 1 === sampling.maxTokens
+        const token = tokenAt(prompt, choice, at)
+        outputs.push({ type: 'token', id, choice, token, index: at, ...(isLast && { finish: 'length' as const }) })
+        sequence.index++
+      }
     }
     this.sequences = this.sequences.filter(({ request, index }) => {
       return index < request.sampling.maxTokens && request.id !== this.refuse

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { BatchPacker } from '../../engine/batch.ts'
 import { Device } from '../../engine/native/device.ts'
+import { logitRows } from '../../engine/scheduler/rows.ts'
 import { Scheduler } from '../../engine/scheduler/scheduler.ts'
 import { range, request } from './scheduler/requests.ts'
 import { defaults } from './scheduler/simulation.ts'
@@ -15,7 +16,7 @@ test('the arrays of a step with a decode, a chunk and a new prompt', () => {
   const packer = new BatchPacker(device, options)
   const step = () => {
     const slices = scheduler.schedule()
-    const batch = packer.pack(slices, scheduler.blocks.copies)
+    const batch = packer.pack(slices, logitRows(slices).sampled, scheduler.blocks.copies)
     for (const slice of slices) {
       scheduler.advance(slice)
       if (slice.yieldsToken) slice.sequence.tokens.push(99)
@@ -50,14 +51,15 @@ test('forks sample from the row of their prompt, and their blocks are copied bef
   const packer = new BatchPacker(device, defaults)
   scheduler.add(request('r', range(6), { n: 3 }))
   const slices = scheduler.schedule()
-  const first = packer.pack(slices, scheduler.blocks.copies)
+  const first = packer.pack(slices, logitRows(slices).sampled, scheduler.blocks.copies)
   assert.deepEqual([...first.logitRows.rows(0, 3).read()], [5, 5, 5])
   assert.deepEqual([first.logitCount, first.copyCount], [3, 0])
   scheduler.advance(slices[0]!)
   const family = [slices[0]!.sequence, ...slices[0]!.forks]
   for (const each of family) each.tokens.push(9)
   const tail = family[0]!.blocks.at(1)
-  const second = packer.pack(scheduler.schedule(), scheduler.blocks.copies)
+  const next = scheduler.schedule()
+  const second = packer.pack(next, logitRows(next).sampled, scheduler.blocks.copies)
   assert.deepEqual(
     [...second.copies.rows(0, 2 * second.copyCount).read()],
     [tail, family[0]!.blocks.at(1), tail, family[1]!.blocks.at(1)],
@@ -70,7 +72,8 @@ test('a step of chunks alone wants no logits', () => {
   const scheduler = new Scheduler(defaults)
   const packer = new BatchPacker(device, defaults)
   scheduler.add(request('a', range(50)))
-  const batch = packer.pack(scheduler.schedule(), [])
+  const slices = scheduler.schedule()
+  const batch = packer.pack(slices, logitRows(slices).sampled, [])
   assert.equal(batch.logitCount, 0)
   assert.equal(batch.tokens, 32)
   packer.free()

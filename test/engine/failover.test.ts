@@ -121,32 +121,37 @@ function tokensOf(events: Event[], choice = 0): { ids: number[]; text: string } 
 
 const whole = (prompt: Uint32Array, choice = 0) => Array.from({ length: LENGTH }, (_, i) => tokenAt(prompt, choice, i))
 
-test('the work of an engine that dies is finished by another, token for token', async () => {
-  const { clock, redis, events, send } = await startWorld()
-  const first = await startEngine(redis, clock, 'first')
-  const jobs = [await send('a'), await send('b', 2), await send('c')]
-  await clock.advance(10)
-  const second = await startEngine(redis, clock, 'second')
-  for (let i = 0; i < 100; i++) {
-    if (i === 13) await first.kill()
-    await first.step()
-    await second.step()
-    await clock.advance(20)
-  }
-  for (const job of jobs) {
-    const seen = events.get(job.id)!
-    for (let choice = 0; choice < job.sampling.n; choice++) {
-      const { ids, text } = tokensOf(seen, choice)
-      assert.deepEqual(ids, whole(job.prompt, choice))
-      assert.equal(text, ids.map((id) => LETTERS[id]).join(''))
+for (const [name, tokensPerStep] of [
+  ['', () => 1],
+  [', of several tokens a step too', (index: number) => 1 + (index % 4)],
+] as const)
+  test(`the work of an engine that dies is finished by another, token for token${name}`, async () => {
+    const { clock, redis, events, send } = await startWorld()
+    const first = await startEngine(redis, clock, 'first')
+    first.engine.tokensPerStep = tokensPerStep
+    const jobs = [await send('a'), await send('b', 2), await send('c')]
+    await clock.advance(10)
+    const second = await startEngine(redis, clock, 'second')
+    for (let i = 0; i < 100; i++) {
+      if (i === 5) await first.kill()
+      await first.step()
+      await second.step()
+      await clock.advance(20)
     }
-    const { prompt, sampling } = job
-    const completionTokens = LENGTH * sampling.n
-    const usage = { promptTokens: prompt.length, completionTokens, cachedTokens: 0 }
-    assert.deepEqual(seen.at(-1), { type: 'done', usage })
-  }
-  assert.equal((await poolState(redis, 'm')).running, 0)
-})
+    for (const job of jobs) {
+      const seen = events.get(job.id)!
+      for (let choice = 0; choice < job.sampling.n; choice++) {
+        const { ids, text } = tokensOf(seen, choice)
+        assert.deepEqual(ids, whole(job.prompt, choice))
+        assert.equal(text, ids.map((id) => LETTERS[id]).join(''))
+      }
+      const { prompt, sampling } = job
+      const completionTokens = LENGTH * sampling.n
+      const usage = { promptTokens: prompt.length, completionTokens, cachedTokens: 0 }
+      assert.deepEqual(seen.at(-1), { type: 'done', usage })
+    }
+    assert.equal((await poolState(redis, 'm')).running, 0)
+  })
 
 test('an engine that drains hands its work over at once', async () => {
   const { clock, redis, events, send } = await startWorld()

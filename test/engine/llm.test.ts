@@ -72,6 +72,27 @@ describe('LLM on stories260K', () => {
     assert.equal(long!.prompt, null)
   })
 
+  test('bad words never appear, neither at the beginning of a text nor after a space', async () => {
+    const plain = (await llm.generate('Once upon a time', greedy(), quiet))[0]!.outputs[0].text
+    assert.match(plain, / Lily/)
+    const params = greedy({ bad_words: ['Lily', 'little girl'] })
+    const [forbidden] = await llm.generate('Once upon a time', params, quiet)
+    assert.doesNotMatch(forbidden!.outputs[0].text, /Lily|little girl/)
+    assert.match(forbidden!.outputs[0].text, /girl|little/)
+    assert.throws(() => greedy({ bad_words: [''] }), /SamplingParams: bad_words: must be an array of strings/)
+  })
+
+  test('log-probabilities of a prompt are those its tokens had when they were generated', async () => {
+    const [told] = await llm.generate('Once upon a time', greedy({ max_tokens: 30, logprobs: 2 }), quiet)
+    const { token_ids, logprobs } = told!.outputs[0]
+    const ids = [...told!.prompt_token_ids, ...token_ids]
+    const [scored] = await llm.generate({ prompt_token_ids: ids }, greedy({ max_tokens: 1, prompt_logprobs: 2 }), quiet)
+    assert.equal(scored!.prompt_logprobs!.length, ids.length)
+    assert.equal(scored!.prompt_logprobs![0], null)
+    assert.deepEqual(scored!.prompt_logprobs!.slice(told!.prompt_token_ids.length), logprobs)
+    assert.equal(told!.prompt_logprobs, null)
+  })
+
   test('a prompt that does not fit is refused by its number; the LLM goes on', async () => {
     const long = { prompt_token_ids: new Array(600).fill(5) }
     await assert.rejects(llm.generate(['Once', long], greedy(), quiet), /^Error: prompt 1: /)
@@ -118,6 +139,25 @@ test('conversations and texts of several calls share the batch and give the gold
     assert.equal(outputs[i]![0]!.outputs[0].text, golden.text)
   }
   await llm.close()
+})
+
+test('with guesses every text, log-probability and reason is what it is without', async () => {
+  const { cases } = JSON.parse(readFileSync(`${demo}/golden.json`, 'utf8')) as { cases: { prompt_ids: number[] }[] }
+  const prompts = cases.map(({ prompt_ids }) => ({ prompt_token_ids: prompt_ids }))
+  const params = [
+    { temperature: 0 },
+    { temperature: 0.7, seed: 3, n: 2, logprobs: 2 },
+    { temperature: 0, stop: ['.', ' the'], include_stop_str_in_output: true },
+    { temperature: 0.4, seed: 1, stop: ['ing'], repetition_penalty: 1.1, bad_words: ['a', 'memory'], min_tokens: 20 },
+  ].map((options) => new SamplingParams({ max_tokens: 48, ...options }))
+  const texts = async (options: object) => {
+    const llm = await LLM.create({ model: demo, max_num_seqs: 16, ...options })
+    const outputs = await Promise.all(params.map((each) => llm.generate(prompts, each, quiet)))
+    await llm.close()
+    return outputs.flat().map((output) => output.outputs)
+  }
+  const speculative_config = { method: 'ngram', num_speculative_tokens: 4, prompt_lookup_max: 3, prompt_lookup_min: 1 }
+  assert.deepEqual(await texts({ speculative_config }), await texts({}))
 })
 
 test('a model that is not there, or an option that is not known, is one clear line', async () => {

@@ -30,6 +30,17 @@ test('counters follow what the engine has counted, gauges what is', async () => 
   assert.equal(await read('vllm:num_requests_running'), 1)
 })
 
+test('guesses are counted under the names of vLLM, the right ones by their place', async () => {
+  const { metrics, read } = start()
+  const stats = new EngineDouble().stats()
+  metrics.step({ ...stats, drafts: 2, draftTokens: 6, acceptedTokens: [2, 1, 0] })
+  metrics.step({ ...stats, drafts: 3, draftTokens: 9, acceptedTokens: [3, 2, 1] })
+  assert.equal(await read('vllm:spec_decode_num_drafts_total'), 3)
+  assert.equal(await read('vllm:spec_decode_num_draft_tokens_total'), 9)
+  assert.equal(await read('vllm:spec_decode_num_accepted_tokens_total'), 6)
+  assert.equal(await read('vllm:spec_decode_num_accepted_tokens_per_pos_total', 'position="1",'), 2)
+})
+
 test('times are those from claim to first token, between steps, and over the request', async () => {
   const { metrics, read } = start()
   const job = makeJob({ id: 'a', model: 'm' })

@@ -98,6 +98,87 @@ test('echo puts the prompt before the text, of ids too', async () => {
   assert.equal(chunks[0].choices[0].text, 'Once upon')
 })
 
+const promptRecords = [
+  [{ id: 30, logprob: 0, rank: 0, bytes: [...Buffer.from('Once')] }],
+  [
+    { id: 31, logprob: -2, rank: 3, bytes: [...Buffer.from(' upon')] },
+    { id: 5, logprob: -0.25, rank: 1, bytes: [...Buffer.from(' in')] },
+  ],
+]
+const echoed = {
+  text_offset: [0, 4],
+  tokens: ['Once', ' upon'],
+  token_logprobs: [null, -2],
+  top_logprobs: [null, { ' upon': -2, ' in': -0.25 }],
+}
+
+test('echo with log-probabilities covers the prompt, whose first token has none', async () => {
+  served.engine.script = () => ({ choices: [[{ ...logged('!', 8), prompt: promptRecords }, logged('?', 8)]] })
+  const { choices } = await complete({ echo: true, logprobs: 1 })
+  assert.equal(served.engine.jobs[0]!.sampling.promptLogprobs, 1)
+  assert.equal(choices[0].text, 'Once upon!?')
+  assert.deepEqual(choices[0].logprobs.tokens, ['Once', ' upon', '!', '?'])
+  assert.deepEqual(choices[0].logprobs.token_logprobs, [null, -2, -0.5, -0.5])
+  assert.deepEqual(choices[0].logprobs.top_logprobs.slice(0, 2), echoed.top_logprobs)
+  assert.deepEqual(choices[0].logprobs.text_offset, [0, 4, 9, 10])
+  const chunks = await complete({ echo: true, logprobs: 1, stream: true })
+  const parts = chunks.slice(0, -1).map((chunk: { choices: [{ text: string; logprobs: unknown }] }) => chunk.choices[0])
+  assert.deepEqual(
+    parts.map(({ text }: { text: string }) => text),
+    ['Once upon', '!', '?', ''],
+  )
+  assert.deepEqual(parts[0].logprobs, echoed)
+  assert.deepEqual(parts[1].logprobs.text_offset, [9])
+})
+
+test('max_tokens 0 with echo gives the prompt and nothing else', async () => {
+  served.engine.script = () => ({ choices: [[{ ...logged('!', 8), prompt: promptRecords }]] })
+  const { choices, usage } = await complete({ echo: true, logprobs: 1, max_tokens: 0 })
+  assert.equal(served.engine.jobs[0]!.sampling.maxTokens, 1)
+  assert.deepEqual([choices[0].text, choices[0].finish_reason], ['Once upon', 'length'])
+  assert.deepEqual(choices[0].logprobs, echoed)
+  assert.equal(usage.completion_tokens, 0)
+  const chunks = await complete({ echo: true, max_tokens: 0, stream: true, stream_options: { include_usage: true } })
+  assert.deepEqual(
+    chunks.slice(0, -1).map((chunk: { choices: { text: string }[] }) => chunk.choices[0]?.text),
+    ['Once upon', '', undefined],
+  )
+  assert.equal(chunks.at(-2).usage.completion_tokens, 0)
+})
+
+test('prompt_logprobs are those of vLLM, by token id', async () => {
+  served.engine.script = () => ({ choices: [[{ ...logged('!', 8), prompt: promptRecords }]] })
+  const expected = [
+    null,
+    {
+      31: { logprob: -2, rank: 3, decoded_token: ' upon' },
+      5: { logprob: -0.25, rank: 1, decoded_token: ' in' },
+    },
+  ]
+  const completion = await complete({ prompt_logprobs: 1 })
+  assert.deepEqual(completion.choices[0].prompt_logprobs, expected)
+  assert.equal(completion.choices[0].text, '!')
+  assert.equal(completion.choices[0].logprobs, null)
+  assert.deepEqual((await chat({ prompt_logprobs: 1 })).prompt_logprobs, expected)
+  assert.equal((await chat()).prompt_logprobs, undefined)
+})
+
+test('bad words travel as tokens, at the beginning of a text and after a space', async () => {
+  const tokens = async (prompt: string) =>
+    (await ask('/tokenize', { model: 'demo', prompt, add_special_tokens: false })).tokens as number[]
+  await chat({ bad_words: ['What', ' blocks', '('] })
+  await chat()
+  const [bare, spaced] = await Promise.all([tokens('What'), tokens(' What')])
+  const words = served.engine.jobs[0]!.sampling.badWords!
+  assert.ok(bare.length === spaced.length && bare[0] !== spaced[0])
+  assert.deepEqual(words.slice(0, 2), [bare, spaced])
+  const [inside, outside] = await Promise.all([tokens('blocks'), tokens(' blocks')])
+  assert.ok(inside.length !== outside.length)
+  assert.deepEqual(words.slice(2, 4), [inside, outside])
+  assert.deepEqual(words.slice(4), [await tokens('(')], 'its space is a token of its own')
+  assert.equal('badWords' in served.engine.jobs[1]!.sampling, false, 'older engines are not sent what says nothing')
+})
+
 test('text held back until the end belongs to the answer, and the reason is told', async () => {
   served.engine.script = () => ({ choices: [words('a b')], finish: { text: '\n', reason: 'stop', stopReason: 'END' } })
   const { choices } = await chat()

@@ -40,6 +40,11 @@ const chatCases: [field: string, more: object, param?: string][] = [
   ['logit_bias', { logit_bias: { 5: 101 } }],
   ['allowed_token_ids', { allowed_token_ids: [9999] }],
   ['stop_token_ids', { stop_token_ids: [9999] }],
+  ['bad_words', { bad_words: [' '] }, 'bad_words[0]'],
+  ['bad_words', { bad_words: 'x' }],
+  ['prompt_logprobs', { prompt_logprobs: 21 }],
+  ['prompt_logprobs', { prompt_logprobs: -1 }],
+  ['prompt_logprobs', { prompt_logprobs: 1, stream: true }],
   ['stream_options', { stream_options: { include_usage: true } }],
   ['stream_options', { stream: true, stream_options: { include_usage: 'yes' } }, 'stream_options.include_usage'],
   ['tools', { tools: [{ type: 'function', function: { name: 'f' } }] }],
@@ -99,7 +104,10 @@ test('a bad field of a completion is a 400 that names it', async () => {
     ['best_of', { best_of: 0 }],
     ['best_of', { best_of: 4, n: 2, use_beam_search: true }],
     ['use_beam_search', { use_beam_search: true, stream: true }],
-    ['echo', { echo: true, logprobs: 1 }],
+    ['max_tokens', { max_tokens: 0 }],
+    ['prompt_logprobs', { prompt_logprobs: 21 }],
+    ['prompt_logprobs', { prompt_logprobs: 1, stream: true }],
+    ['bad_words', { bad_words: ['ok', ' '] }],
     ['logprobs', { logprobs: 21 }],
   ]
   for (const [param, more] of cases) {

@@ -80,21 +80,58 @@ for (const isa of isas) {
   })
 }
 
-test('draws follow the probabilities: chi-square over 20,000 positions', () => {
-  const device = open(isas.at(-1)!)
-  const logits = [0, 1, 2, -1, 0.5, -3, 1.5, 0.2]
-  const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0)
-  const draws = 20_000
-  const counts = new Array<number>(logits.length).fill(0)
-  const requests = Array.from({ length: draws }, (_, position) => ({ logits, position, seed: [7, 7] as const }))
-  for (const { token } of sample(device, requests)) counts[token]!++
-  const chiSquare = logits.reduce((sum, logit, id) => {
-    const expected = (draws * Math.exp(logit)) / total
-    return sum + (counts[id]! - expected) ** 2 / expected
-  }, 0)
-  // 7 degrees of freedom: 24.3 is passed once in a thousand seeds; the seed is fixed.
-  assert.ok(chiSquare < 24.3, `chi-square ${chiSquare}`)
-})
+const cuts: Record<string, Partial<Request>> = {
+  'temperature 1': {},
+  'temperature 0.6': { temperature: 0.6 },
+  'temperature 1.7': { temperature: 1.7 },
+  'top-k 4': { topK: 4 },
+  'top-p 0.8': { topP: 0.8 },
+  'min-p 0.1': { minP: 0.1 },
+  'all of them': { temperature: 1.3, topK: 6, topP: 0.95, minP: 0.05 },
+}
+
+/** Probabilities after temperature, top-k, top-p and min-p, in that order; 0 for what is cut off. */
+function distribution(logits: number[], { temperature = 1, topK = 0, topP = 1, minP = 0 }: Partial<Request>): number[] {
+  const order = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]!)
+  const weight = (id: number) => Math.exp(logits[id]! / temperature)
+  const sum = (ids: number[]) => ids.reduce((total, id) => total + weight(id), 0)
+  let kept = topK > 0 ? order.slice(0, topK) : order
+  const total = sum(kept)
+  kept = kept.filter((_, i) => sum(kept.slice(0, i)) < topP * total)
+  kept = kept.filter((id) => weight(id) >= minP * weight(order[0]!))
+  return logits.map((_, id) => (kept.includes(id) ? weight(id) / sum(kept) : 0))
+}
+
+for (const [name, cut] of Object.entries(cuts)) {
+  test(`${name}: draws follow the probabilities, chi-square over 100,000 positions`, () => {
+    const device = open(isas.at(-1)!, 2, false)
+    const logits = [0, 1, 2, -1, 0.5, -3, 1.5, 0.2]
+    const probabilities = distribution(logits, cut)
+    const draws = 100_000
+    const counts = new Array<number>(logits.length).fill(0)
+    const requests = Array.from({ length: draws }, (_, position) => ({
+      logits,
+      position,
+      seed: [7, 7] as const,
+      ...cut,
+    }))
+    for (const { token } of sample(device, requests)) counts[token]!++
+    const possible = probabilities.flatMap((p, id) => (p > 0 ? [id] : []))
+    const chiSquare = possible.reduce((sum, id) => {
+      const expected = draws * probabilities[id]!
+      return sum + (counts[id]! - expected) ** 2 / expected
+    }, 0)
+    assert.equal(
+      possible.reduce((sum, id) => sum + counts[id]!, 0),
+      draws,
+      'nothing else was drawn',
+    )
+    // Wilson and Hilferty's approximation of the value that is passed once in a thousand seeds; the seed is fixed.
+    const freedom = possible.length - 1
+    const limit = freedom * (1 - 2 / (9 * freedom) + 3.09 * Math.sqrt(2 / (9 * freedom))) ** 3
+    assert.ok(chiSquare < limit, `chi-square ${chiSquare.toFixed(1)}, at most ${limit.toFixed(1)} is likely`)
+  })
+}
 
 test('top-p over a large, flat vocabulary keeps exactly the heaviest', () => {
   const logits = numbers(5000, 3)

@@ -77,6 +77,17 @@ test('a value that a configuration refuses is named by its flag', () => {
   assert.throws(() => gatewayConfig({ port: 70_000 }), /^Error: --port: /)
   assert.throws(() => gatewayConfig({ apiKeys: [''] }), /^Error: --api-key: /)
   assert.throws(() => engineConfig({ model: demoModel, maxNumSeqs: 0 }, null), /--max-num-seqs/)
+  const guessing = (given: object) => () => engineConfig({ model: 'm', speculativeConfig: given }, null)
+  const ngram = { method: 'ngram', num_speculative_tokens: 4 }
+  assert.throws(guessing({ ...ngram, method: 'eagle' }), /--speculative-config: method: must be "ngram"/)
+  assert.throws(guessing({ ...ngram, model: 'x' }), /--speculative-config: model: unknown/)
+  assert.throws(
+    guessing({ ...ngram, prompt_lookup_max: 2, prompt_lookup_min: 3 }),
+    /prompt_lookup_min: is 3, more than/,
+  )
+  const { speculativeConfig } = guessing({ ...ngram, prompt_lookup_max: 3 })()
+  const parsed = { numSpeculativeTokens: 4, promptLookupMax: 3, promptLookupMin: 3, disableByBatchSize: null }
+  assert.deepEqual(speculativeConfig, parsed)
   assert.equal(engineConfig({ model: 'm', 's3.region': 'eu' }, 'redis://r').s3.region, 'eu')
 })
 

@@ -110,7 +110,10 @@ test('a sequence that reads the KV blocks of another gives other tokens', () => 
   for (const slice of slices) scheduler.advance(slice)
   a!.tokens.push(tokens[0]!)
   a!.blocks.set(0, b!.blocks.at(0))
-  const next = model.sample(model.forward({ sequence: a!, begin: 3, count: 1, yieldsToken: true, forks: [] }), a!)
+  const next = model.sample(
+    model.forward({ sequence: a!, begin: 3, count: 1, yieldsToken: true, forks: [], draft: [] }),
+    a!,
+  )
   assert.ok(!oracle.accepts(next))
 })
 

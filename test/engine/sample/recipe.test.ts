@@ -44,5 +44,7 @@ test('what the vocabulary cannot honour is refused by name', () => {
   assert.throws(() => recipe({ allowedTokenIds: [1, 99] }), /allowed_token_ids: token 99/)
   assert.throws(() => recipe({ allowedTokenIds: [] }), /allowed_token_ids: empty/)
   assert.throws(() => recipe({ allowedTokenIds: [2, 5], stopTokenIds: [5], minTokens: 1 }), /only tokens that end/)
+  assert.throws(() => recipe({ badWords: [[1], [2, 70]] }), /bad_words: token 70/)
+  assert.throws(() => recipe({ promptLogprobs: 71 }), /prompt_logprobs: 71; the vocabulary has 70 tokens/)
   assert.throws(() => recipe({ logprobs: 71 }), /logprobs: 71; the vocabulary has 70 tokens/)
 })

@@ -11,13 +11,20 @@ import { dice, request } from '../scheduler/requests.ts'
 const vocabularySize = 50
 const device = Device.open({ backend: 'cpu', threads: 1 })
 const commands = new Commands(device)
-const sampler = new Sampler(device, { vocabularySize, eosTokenIds: [2], maxNumSeqs: 200 })
+const sampler = new Sampler(device, { vocabularySize, eosTokenIds: [2] })
 after(() => {
   sampler.free()
   device.close()
 })
 
-type Row = { logits?: number[]; prompt?: number[]; output?: number[]; choice?: number; sampling?: Partial<Sampling> }
+type Row = {
+  logits?: number[]
+  prompt?: number[]
+  output?: number[]
+  draft?: number[]
+  choice?: number
+  sampling?: Partial<Sampling>
+}
 
 /** Logits that fall from token 0 on: 5, 4.9, 4.8, ... */
 const falling = Array.from({ length: vocabularySize }, (_, i) => 5 - i / 10)
@@ -25,15 +32,16 @@ const falling = Array.from({ length: vocabularySize }, (_, i) => 5 - i / 10)
 function sample(rows: Row[]) {
   const logits = device.alloc([rows.length, vocabularySize], 'f32')
   logits.write(Float32Array.from(rows.flatMap((row) => row.logits ?? falling)))
-  const sequences = rows.map(({ prompt = [9], output = [], choice = 0, sampling = {} }) => {
+  const wanted = rows.map(({ prompt = [9], output = [], choice = 0, draft = [], sampling = {} }, row) => {
     const resume: Uint32Array[] = []
     resume[choice] = Uint32Array.from(output)
-    return new Sequence(request('r', prompt, sampling, { resume }), choice, 0)
+    return { sequence: new Sequence(request('r', prompt, sampling, { resume }), choice, 0), row, draft, scored: null }
   })
   commands.reset()
-  sampler.append(commands, logits, sequences)
+  sampler.pack(wanted)
+  sampler.append(commands, logits, 0)
   commands.run()
-  const { tokens, logprobs } = sampler.read(sequences)
+  const { tokens, logprobs } = sampler.read()
   logits.free()
   return { tokens: [...tokens], logprobs }
 }
@@ -52,6 +60,32 @@ test('logit_bias, allowed tokens and min_tokens act on their own row only', () =
     { sampling: { logitBias: [[0, -100]], allowedTokenIds: [0, 12] } },
   ]
   assert.deepEqual(sample(rows).tokens, [0, 7, 33, 3, 0, 12])
+})
+
+test('the last token of bad words is forbidden where the others stand, in the output alone', () => {
+  const badWords = [[0], [4, 5, 1], [6, 2]]
+  const rows: Row[] = [
+    { sampling: { badWords } },
+    { output: [4, 5], sampling: { badWords } },
+    { prompt: [9, 4], output: [5], sampling: { badWords } },
+    { prompt: [4, 5], sampling: { badWords } },
+    { output: [4, 5, 5], sampling: { badWords } },
+    { output: [4], draft: [5], sampling: { badWords } },
+    { output: [1, 6], sampling: { badWords, logitBias: [[2, 50]] } },
+  ]
+  assert.deepEqual(sample(rows).tokens, [1, 2, 1, 1, 1, 2, 1])
+})
+
+test('a row behind guesses draws as if they were its output', () => {
+  const sampling = { temperature: 5, seed: '-7', repetitionPenalty: 1.5, frequencyPenalty: 0.5 }
+  const hot = { ...sampling, minTokens: 4, stopTokenIds: [0, 1, 3] }
+  for (const each of [sampling, hot]) {
+    const whole = sample([{ output: [3, 7, 7, 11, 4], sampling: each }]).tokens
+    for (const known of [0, 1, 4]) {
+      const draft = [3, 7, 7, 11, 4].slice(known)
+      assert.deepEqual(sample([{ output: [3, 7, 7, 11, 4].slice(0, known), draft, sampling: each }]).tokens, whole)
+    }
+  }
 })
 
 test('penalties look at the tokens of their own sequence', () => {
