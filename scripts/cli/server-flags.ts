@@ -73,6 +73,9 @@ export const gatewayFlags: FlagGroup = {
     { name: '--stalled-reader-ms', kind: 'integer', help: 'cut off a client that reads nothing for' },
     { name: '--keep-alive-timeout-ms', kind: 'integer', help: 'close idle connections after' },
     { name: '--drain-timeout-ms', kind: 'integer', help: 'open requests get this long after SIGTERM' },
+    { name: '--orphan-grace-ms', kind: 'integer', help: 'a job whose gateway has died goes on for' },
+    { name: '--idempotency-ttl-ms', kind: 'integer', help: 'remember an Idempotency-Key for' },
+    { name: '--idempotent-retention-ms', kind: 'integer', help: 'keep an ended answer for its Idempotency-Key for' },
     { name: '--enable-force-include-usage', kind: 'boolean', help: 'end every stream with a usage chunk' },
     { name: '--return-tokens-as-token-ids', kind: 'boolean', help: 'write tokens of logprobs as "token_id:123"' },
     {
