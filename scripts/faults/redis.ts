@@ -1,0 +1,4 @@
+// rows
+import type { Row } from './row.ts'
+
+export const redisRows: Row[] = []
