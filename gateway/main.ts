@@ -84,7 +84,7 @@ async function close(gateway: Gateway, server: Server): Promise<void> {
   server.closeIdleConnections()
   const deadline = clock.monotonic() + config.drainTimeoutMs
   while (gateway.open.size > 0 && clock.monotonic() < deadline) await clock.sleep(DRAIN_POLL_MS)
-  const cutOff = unavailable('shutting_down', 'The gateway shut down before the answer was complete.', 1000)
+  const cutOff = unavailable('gateway_shutdown', 'The gateway shut down before the answer was complete.', 1000)
   for (const request of [...gateway.open]) request.fail(cutOff)
 
   const closed = new Promise((resolve) => server.close(resolve))

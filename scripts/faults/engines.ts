@@ -99,7 +99,6 @@ const killInPrefill: Row = {
 const drain: Row = {
   id: 'F5',
   fault: 'SIGTERM engine',
-  quick: true,
   async run(lab) {
     await lab.startRedis()
     const first = await lab.engine({ flags: ['--shutdown-timeout', '0'] })
@@ -176,7 +175,6 @@ const freeze: Row = {
 const poolFull: Row = {
   id: 'F42',
   fault: 'KV exhaustion: prompts fill the pool',
-  quick: true,
   async run(lab) {
     await lab.startRedis()
     const roomy = await lab.engine()

@@ -1,6 +1,6 @@
 // The processes of one fault: a Redis of its own with an append-only file, gateways and engines started through the
 // command line as a user would, each behind a fault proxy if asked. Everything a row starts here ends with close().
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -100,7 +100,8 @@ export class Lab {
     const aof = ['--appendonly', 'yes', '--appendfsync', 'everysec', '--save', '']
     const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', directory, ...aof, ...flags]
     const begin = async () => {
-      const process = this.#spawn('redis-server', args, port)
+      // A write beyond limitFileSize fails, rather than ending the process.
+      const process = this.#spawn('/bin/sh', ['-c', 'trap "" XFSZ; exec redis-server "$@"', 'sh', ...args], port)
       await began('redis-server', process, async () => process.output().includes('Ready to accept connections'))
       return process
     }
@@ -167,6 +168,11 @@ export class Lab {
     const process = this.#spawn(globalThis.process.execPath, [fakeEngine, ...args], 0)
     await began('fake engine', process, async () => process.output().includes('ready'))
     return process
+  }
+
+  /** Writes of the process beyond this size of a file fail, as on a full disk. */
+  limitFileSize(pid: number, bytes: string): void {
+    execFileSync('prlimit', ['--pid', `${pid}`, `--fsize=${bytes}:unlimited`])
   }
 
   async close(): Promise<void> {

@@ -75,7 +75,7 @@ test('what has not finished by the drain timeout ends with an error and is cance
   await assert.rejects(async () => {
     for await (const part of response.body!.pipeThrough(new TextDecoderStream())) text += part
   })
-  assert.equal(events(text).at(-1).error.code, 'shutting_down')
+  assert.equal(events(text).at(-1).error.code, 'gateway_shutdown')
   await closing
   await until(() => served.engine.cancelled.length === 1)
   served.engine.stop()
