@@ -123,11 +123,17 @@ class FakeEngine implements EngineVerbs {
     if (this.#stopTimer || this.#paused || this.#sequences.length === 0) return
     const now = this.#clock.monotonic()
     this.#nextAt = Math.max(this.#nextAt + this.#ms, now)
-    this.#stopTimer = this.#clock.after(this.#nextAt - now, () => {
+    const run = () => {
       this.#stopTimer = null
       if (!this.#paused) this.#step()
       this.#schedule()
-    })
+    }
+    if (this.#ms > 0) this.#stopTimer = this.#clock.after(this.#nextAt - now, run)
+    else {
+      // A timer of 0 ms would take one.
+      const immediate = setImmediate(run)
+      this.#stopTimer = () => clearImmediate(immediate)
+    }
   }
 
   #step(): void {

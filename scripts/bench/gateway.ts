@@ -1,13 +1,13 @@
 // `npm run bench:gateway -- [part …]`: what the path from socket to queue and back costs, with engines that have no
 // model, a real Redis and a gateway process of its own. CPU is that of the whole gateway process, from /proc. Parts:
-// latency, rate, tokens, drops, streams, aborts; without a name all of them, one after the other.
+// latency, rate, tokens, memory, drops, streams, aborts; without a name all of them, one after the other.
 import { fork } from 'node:child_process'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { Lab, type Process, pause, until } from '../faults/lab.ts'
 import { Random } from './random.ts'
-import { Caller, message, type StreamResult, streamOnce } from './sockets.ts'
+import { Caller, message, received, type StreamResult, streamOnce } from './sockets.ts'
 
 const TICKS_PER_SECOND = 100
 
@@ -115,49 +115,59 @@ async function rate({ gateway }: Bench): Promise<void> {
   for (const caller of callers) caller.close()
 }
 
-/** Streams that all begin within a second. */
+/** Streams begin at this rate: all at once, they would measure how fast requests are taken. */
+const STREAMS_PER_SECOND = 500
+
 async function openStreams(port: number, model: string, count: number, maxTokens: number): Promise<StreamResult[]> {
   const load = { port, model, maxTokens }
   const request = message(load, true)
   return Promise.all(
     Array.from({ length: count }, async (_, i) => {
-      await pause((i / count) * 1000)
+      await pause((i / STREAMS_PER_SECOND) * 1000)
       return streamOnce(load, request)
     }),
   )
 }
 
-function verdict(results: StreamResult[], maxTokens: number): string {
+function verdict(all: StreamResult[], maxTokens: number): string {
+  const results = all.filter(({ status }) => status === 200)
+  const refused = all.length - results.length
   const lost = results.reduce((sum, { tokens }) => sum + Math.max(0, maxTokens - tokens), 0)
   const repeated = results.reduce((sum, { tokens }) => sum + Math.max(0, tokens - maxTokens), 0)
   const disorder = results.reduce((sum, { disorder }) => sum + disorder, 0)
   const open = results.filter(({ done }) => !done).length
-  return `${lost} lost, ${repeated} repeated, ${disorder} out of order, ${open} without [DONE]`
+  return `${lost} lost, ${repeated} repeated, ${disorder} out of order, ${open} without [DONE]${refused > 0 ? `, ${refused} refused` : ''}`
 }
 
 async function tokens({ gateway, lab }: Bench): Promise<void> {
   for (const count of [256, 1000]) {
     const maxTokens = 250
-    const before = rssMegabytes(gateway)
     const all = openStreams(gateway.port, 'fake-i20', count, maxTokens)
-    await pause(2000) // all have begun
-    const [cpuBefore, redisBefore, start] = [cpu(gateway), cpu(lab.redis), performance.now()]
-    await pause(2500)
-    const used = cpu(gateway) - cpuBefore
-    const redis = cpu(lab.redis) - redisBefore
-    const ms = performance.now() - start
-    const rss = rssMegabytes(gateway)
+    await pause((count / STREAMS_PER_SECOND) * 1000 + 500) // all have begun
+    const before = { gateway: cpu(gateway), redis: cpu(lab.redis), tokens: received.tokens, at: performance.now() }
+    await pause(2000)
+    const streamed = received.tokens - before.tokens
+    const perSecond = streamed / ((performance.now() - before.at) / 1000)
+    const each = (process: Process, cpuBefore: number) => (((cpu(process) - cpuBefore) / streamed) * 1e6).toFixed(1)
+    const cost = `gateway ${each(gateway, before.gateway)} us CPU per token, Redis ${each(lab.redis, before.redis)}`
     const results = await all
-    // The rate that was had: the engine's own, or less when the machine is too small for it.
-    const perSecond = results.reduce((sum, { tokens, ms, ttft }) => sum + (tokens - 1) / ((ms - ttft) / 1000), 0)
-    const streamed = (perSecond * ms) / 1000
-    const each = (cpuSeconds: number) => ((cpuSeconds / streamed) * 1e6).toFixed(1)
     print(
-      `${count} streams x ${(perSecond / count).toFixed(1)} tok/s (50 asked): gateway ${each(used)} us CPU per token, Redis ${each(redis)}; ` +
-        `${(((rss - before) * 1024) / count).toFixed(1)} KB per stream; ${verdict(results, maxTokens)}`,
+      `${count} streams x ${(perSecond / count).toFixed(1)} tok/s (50 asked): ${cost}; ${verdict(results, maxTokens)}`,
     )
-    await pause(1000)
+    await pause(500)
   }
+}
+
+/** Of streams that are open and silent, after as many have warmed the process up. */
+async function memory({ gateway, lab }: Bench): Promise<void> {
+  await lab.fake(4000)
+  await openStreams(gateway.port, 'fake-i20', 1000, 20)
+  await pause(1000)
+  const before = rssMegabytes(gateway)
+  const all = openStreams(gateway.port, 'fake-i4000', 2000, 2)
+  await pause(6500)
+  const rss = rssMegabytes(gateway)
+  print(`2,000 silent streams: ${(((rss - before) * 1024) / 2000).toFixed(1)} KB each; ${verdict(await all, 2)}`)
 }
 
 async function drops({ lab, gateway }: Bench): Promise<void> {
@@ -227,7 +237,7 @@ async function aborts({ gateway, engines }: Bench): Promise<void> {
   )
 }
 
-const parts: Record<string, (bench: Bench) => Promise<void>> = { latency, rate, tokens, drops, streams, aborts }
+const parts: Record<string, (bench: Bench) => Promise<void>> = { latency, rate, tokens, memory, drops, streams, aborts }
 
 async function main(args: string[]): Promise<void> {
   const unknown = args.filter((arg) => !(arg in parts))

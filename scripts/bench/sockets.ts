@@ -11,7 +11,12 @@ export type StreamResult = {
   disorder: number
   done: boolean
   longestGapMs: number
+  /** Of the answer; 0 when none came. */
+  status: number
 }
+
+/** Tokens of all streams since the start. */
+export const received = { tokens: 0 }
 
 export type Load = { port: number; model: string; maxTokens: number; promptTokens?: number }
 
@@ -29,7 +34,7 @@ const end = Buffer.from('data: [DONE]')
 /** One stream to its end; `abortAfter` hangs up after so many tokens. */
 export function streamOnce(load: Load, request: Buffer, abortAfter = Number.POSITIVE_INFINITY): Promise<StreamResult> {
   const start = performance.now()
-  const result: StreamResult = { ttft: 0, ms: 0, tokens: 0, disorder: 0, done: false, longestGapMs: 0 }
+  const result: StreamResult = { ttft: 0, ms: 0, tokens: 0, disorder: 0, done: false, longestGapMs: 0, status: 0 }
   let rest: Buffer = Buffer.alloc(0)
   let last = 0
   return new Promise((resolve) => {
@@ -38,6 +43,7 @@ export function streamOnce(load: Load, request: Buffer, abortAfter = Number.POSI
     socket.on('data', (bytes) => {
       const now = performance.now()
       const before = result.tokens
+      if (result.status === 0) result.status = Number(bytes.toString('latin1', 9, 12))
       rest = scan(rest.length === 0 ? bytes : Buffer.concat([rest, bytes]), result)
       if (result.tokens > before) {
         if (before === 0) result.ttft = now - start
@@ -70,6 +76,7 @@ function scan(bytes: Buffer, result: StreamResult): Buffer {
         .slice(1)
       if (Number(digits) !== result.tokens) result.disorder++
       result.tokens++
+      received.tokens++
     }
     at = stop + 1
   }

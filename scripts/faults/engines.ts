@@ -1,7 +1,8 @@
 // Rows of engines that die, freeze, drain and fill up. Clients must see every token once and no error.
 import assert from 'node:assert/strict'
+import type { Redis } from '../../queue/redis.ts'
 import { ask, resumes } from './client.ts'
-import { LEASE_MS, metric, pause, until } from './lab.ts'
+import { type Engine, LEASE_MS, metric, pause, until } from './lab.ts'
 import { exact, greedy, launch, nothingLeft, type Row, reference } from './row.ts'
 
 const RESUME_P99_MS = LEASE_MS + 1500
@@ -191,6 +192,54 @@ const poolFull: Row = {
   },
 }
 
+const poison: Row = {
+  id: 'F10',
+  fault: 'poison request (its engine dies at once) among 20 others',
+  async run(lab) {
+    await lab.startRedis()
+    const engines = new Set<Engine>(await Promise.all([lab.engine(), lab.engine()]))
+    const gateway = await lab.gateway()
+    const redis = await lab.control()
+    const bodies = Array.from({ length: 20 }, (_, i) => greedy(i, 1000))
+    const expected = await reference(gateway, bodies)
+    const { started, all } = launch([gateway], bodies)
+    await started
+    let over = false
+    const victim = ask(gateway.port, greedy(0, POISON_TOKENS)).finally(() => {
+      over = true
+    })
+    let deaths = 0
+    while (!over) {
+      const owner = await ownerOf(redis, POISON_TOKENS)
+      const engine = [...engines].find((each) => each.id() === owner)
+      if (engine) {
+        engines.delete(engine)
+        await engine.kill('SIGKILL')
+        deaths++
+        engines.add(await lab.engine())
+      } else await pause(20)
+    }
+    const [answers, poisoned] = [await all, await victim]
+    const sum = exact(bodies, answers, expected)
+    assert.equal(poisoned.error, 'request_failed')
+    assert.ok(deaths <= 4, `it took ${deaths} engines along`)
+    await nothingLeft(lab)
+    return { ...sum, says: `request_failed after ${deaths} engines` }
+  },
+}
+
+/** A length that no other request asks for: by it the job is found in Redis. */
+const POISON_TOKENS = 1777
+
+/** The engine that runs the job with this `maxTokens`, if one does. */
+async function ownerOf(redis: Redis, maxTokens: number): Promise<string | null> {
+  for (const key of (await redis.command('KEYS', '{q:demo}:r:*')) as Buffer[]) {
+    const [state, owner, spec] = (await redis.command('HMGET', key, 'st', 'own', 'spec')) as Buffer[]
+    if (String(state) === 'r' && String(spec).includes(`"maxTokens":${maxTokens},`)) return String(owner)
+  }
+  return null
+}
+
 const dynamo: Row = {
   id: 'Dynamo',
   fault: '8 clients x 100 requests, engine killed in the middle',
@@ -227,6 +276,7 @@ export const engineRows: Row[] = [
   drain,
   killInDrain,
   freeze,
+  poison,
   poolFull,
   dynamo,
 ]
