@@ -209,6 +209,7 @@ const poison: Row = {
       over = true
     })
     let deaths = 0
+    const replacements: Promise<unknown>[] = []
     while (!over) {
       const owner = await ownerOf(redis, POISON_TOKENS)
       const engine = [...engines].find((each) => each.id() === owner)
@@ -216,10 +217,11 @@ const poison: Row = {
         engines.delete(engine)
         await engine.kill('SIGKILL')
         deaths++
-        engines.add(await lab.engine())
+        replacements.push(lab.engine().then((fresh) => engines.add(fresh)))
       } else await pause(20)
     }
     const [answers, poisoned] = [await all, await victim]
+    await Promise.all(replacements)
     const sum = exact(bodies, answers, expected)
     assert.equal(poisoned.error, 'request_failed')
     assert.ok(deaths <= 4, `it took ${deaths} engines along`)

@@ -42,7 +42,12 @@ const kinds: Record<string, Body> = {
 type Tally = { kills: number; cuts: Map<string, number>; wrong: string[]; resume: number[] }
 
 /** Kills until `kills` engines have died; the tally says which streams were cut and which came out different. */
-export async function killing(lab: Lab, kills: number, seed: number, copies = 1): Promise<Tally> {
+export async function killing(
+  lab: Lab,
+  kills: number,
+  seed: number,
+  { copies = 1, onKill = (_: Tally) => {} } = {},
+): Promise<Tally> {
   const random = new Random(seed)
   const tally: Tally = { kills: 0, cuts: new Map(), wrong: [], resume: [] }
   await lab.startRedis()
@@ -80,6 +85,7 @@ export async function killing(lab: Lab, kills: number, seed: number, copies = 1)
       tally.kills++
       count(tally, round, answers, dead, expected)
       engines.add(await lab.engine())
+      onKill(tally)
     }
   }
   await nothingLeft(lab)
@@ -133,7 +139,13 @@ if (import.meta.main) {
   const lab = new Lab()
   try {
     const { streams, resume, says } = summary(
-      await killing(lab, Number(values.kills), Number(values.seed), Number(values.copies)),
+      await killing(lab, Number(values.kills), Number(values.seed), {
+        copies: Number(values.copies),
+        onKill: ({ kills, cuts, wrong }) => {
+          const cut = [...cuts.values()].reduce((sum, count) => sum + count, 0)
+          console.log(`${kills} kills, ${cut} streams cut, ${wrong.length} different`)
+        },
+      }),
     )
     const sorted = resume.sort((a, b) => a - b)
     const at = (share: number) => ((sorted[Math.ceil(share * sorted.length) - 1] ?? 0) / 1000).toFixed(2)
