@@ -74,7 +74,8 @@ export class Daemon {
       await queue.control(({ cancel }) => this.drop(cancel)),
       queue.onReconnect(ring),
       clock.every(POLL_MS * (1 + random()), ring),
-      clock.every(leaseMs * (1 + random()), () => queue.reap().catch(this.#options.onError)),
+      // The work of a dead engine waits for its lease to run out and then for this.
+      clock.every((leaseMs / 4) * (1 + random()), () => queue.reap().catch(this.#options.onError)),
     ]
     ring()
   }

@@ -55,8 +55,24 @@ export type RequestEnv = {
 
 const silent: Log = { info: () => {}, error: () => {} }
 
+const DRAWN_AHEAD = 4096
+
+/** A system call for each id would cost more than the id: bytes are drawn many at a time, and each is given out once. */
+function drawAhead(): Random {
+  let pool = Buffer.alloc(0)
+  let next = 0
+  return (bytes) => {
+    if (next + bytes > pool.length) {
+      pool = randomBytes(Math.max(DRAWN_AHEAD, bytes))
+      next = 0
+    }
+    next += bytes
+    return pool.subarray(next - bytes, next)
+  }
+}
+
 export function createGateway(options: GatewayOptions): Gateway {
-  const { redis, clock, random = randomBytes } = options
+  const { redis, clock, random = drawAhead() } = options
   const cards = new Cards(redis, clock, random(8).readBigUInt64LE().toString())
   const pool = new RenderPool(clock)
   return {

@@ -44,9 +44,9 @@ export function badRequest(param: string | null, message: string, code: string |
 /** A 503 the official clients retry after the given time. */
 export function unavailable(code: string, message: string, retryAfterMs: number): ApiError {
   return new ApiError(503, code, null, message, {
+    'x-should-retry': 'true',
     'retry-after-ms': String(Math.ceil(retryAfterMs)),
     'retry-after': String(Math.max(1, Math.ceil(retryAfterMs / 1000))),
-    'x-should-retry': 'true',
   })
 }
 
