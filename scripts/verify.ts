@@ -2,19 +2,16 @@
 // a tokenizer with its vectors, chat templates with their renderings; the exit code says whether all agree.
 import { basename, resolve } from 'node:path'
 import type { ModelOptions } from '../engine/models/index.ts'
-import { Device } from '../engine/native/device.ts'
+import { Device, type Isa, isas } from '../engine/native/device.ts'
 import { ModelError } from '../engine/weights/source.ts'
 import { type Flag, parseFlags, UsageError } from './cli/flags.ts'
 import { limits, type ModelResult, verifyModel } from './verify/model.ts'
 import { verifyTemplates } from './verify/templates.ts'
 import { verifyTokenizer } from './verify/tokenizer.ts'
 
-const isas = ['auto', 'plain', 'avx2', 'avx512'] as const
-type Isa = (typeof isas)[number]
-
 const flags: readonly Flag[] = [
   { name: '--dtype', kind: 'string', choices: Object.keys(limits), help: 'type of weights and KV cache (float32)' },
-  { name: '--isa', kind: 'string', help: 'instruction paths, joined by commas: auto, plain, avx2, avx512 (auto)' },
+  { name: '--isa', kind: 'string', help: 'instruction paths, joined by commas (auto)' },
   { name: '--threads', kind: 'integer', help: 'threads of the kernels; 0 is all cores (0)' },
   { name: '--tokenizer', kind: 'string', help: 'DIR with tokenizer.json: compare it with vectors.json instead' },
   { name: '--templates', kind: 'string', help: 'golden.json beside chat templates: compare those instead' },
@@ -88,7 +85,7 @@ async function printModels(
 }
 
 const modelColumns: [string, number, (result: ModelResult, isa: string) => string][] = [
-  ['isa', 6, (_, isa) => isa],
+  ['isa', 11, (_, isa) => isa],
   ['max |Δlogit|', 12, ({ comparison }) => comparison.logitError?.toExponential(1) ?? '-'],
   ['|Δlogprob|', 10, ({ comparison }) => comparison.logprobError?.toExponential(1) ?? '-'],
   ['top 20', 9, ({ comparison: { topPositions } }) => ratio(topPositions.agree, topPositions.of)],

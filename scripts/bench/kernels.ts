@@ -7,12 +7,11 @@ import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { Device, type DType } from '../../engine/native/device.ts'
+import { Device, type DType, type Isa } from '../../engine/native/device.ts'
 import { Commands, type KvLayer } from '../../engine/native/ops.ts'
 import type { Tensor, Weight } from '../../engine/native/tensor.ts'
 import { buildKernels } from '../build.ts'
 
-type Isa = 'auto' | 'plain' | 'avx2' | 'avx512'
 type Peak = { f32: number; bf16: number; read: number }
 
 const model = { hidden: 576, ffn: 1536, layers: 30, vocabulary: 49152, heads: { query: 9, kv: 3, size: 64 } }
@@ -61,7 +60,7 @@ function randomWeight(device: Device, n: number, k: number, dtype: DType): Weigh
 }
 
 function benchLinear(device: Device, peak: Peak): void {
-  for (const dtype of ['bf16', 'f32'] as const) {
+  for (const dtype of ['i8', 'bf16', 'f32'] as const) {
     for (const [n, k] of [
       [960, 576],
       [3072, 576],
@@ -139,7 +138,7 @@ function benchStep(device: Device, dtype: DType): void {
     o: randomWeight(device, hidden, hidden, dtype),
     gateUp: randomWeight(device, 2 * ffn, hidden, dtype),
     down: randomWeight(device, hidden, ffn, dtype),
-    cache: makeCache(device, 64, dtype),
+    cache: makeCache(device, 64, dtype === 'f32' ? 'f32' : 'bf16'),
   }))
   const norm = device.upload(new Float32Array(hidden).fill(1))
   const cosSin = device.alloc([1024, heads.size], 'f32')
@@ -193,5 +192,5 @@ const device = Device.open({ backend: 'cpu', threads, isa: values.isa as Isa })
 console.log(`${device.info.name}, ${device.info.isa}`)
 if (wants('linear')) benchLinear(device, peak)
 if (wants('attention')) benchAttention(device, peak)
-if (wants('step')) for (const dtype of ['bf16', 'f32'] as const) benchStep(device, dtype)
+if (wants('step')) for (const dtype of ['i8', 'bf16', 'f32'] as const) benchStep(device, dtype)
 device.close()

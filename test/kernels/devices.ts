@@ -2,14 +2,13 @@
 // and the comparison with an exact result. Op tests compare with a naive float64 loop of their own.
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { Device } from '../../engine/native/device.ts'
+import { isas as allIsas, Device, type Isa } from '../../engine/native/device.ts'
 import { Commands } from '../../engine/native/ops.ts'
 import type { Tensor, Weight } from '../../engine/native/tensor.ts'
 import { buildKernels } from '../../scripts/build.ts'
 
 await buildKernels()
 
-export type Isa = 'plain' | 'avx2' | 'avx512'
 const opened: Device[] = []
 after(() => {
   for (const device of opened) device.close()
@@ -21,7 +20,8 @@ export function open(isa: Isa, threads = 2, debug = true): Device {
   return device
 }
 
-export const isas: Isa[] = (['plain', 'avx2', 'avx512'] as const).filter((isa) => {
+export const isas: Isa[] = allIsas.filter((isa) => {
+  if (isa === 'auto') return false
   try {
     Device.open({ backend: 'cpu', threads: 1, isa }).close()
     return true
@@ -55,7 +55,7 @@ export function poisoned(device: Device, shape: number[]): Tensor {
   return tensor
 }
 
-export function packed(device: Device, values: Float32Array, n: number, k: number, dtype: 'f32' | 'bf16'): Weight {
+export function packed(device: Device, values: Float32Array, n: number, k: number, dtype: 'f32' | 'bf16' | 'i8'): Weight {
   const weight = device.weight(n, k, dtype)
   weight.load(0, n, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), 'f32')
   return weight

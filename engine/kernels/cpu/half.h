@@ -1,5 +1,5 @@
-// bf16 and f16 as stored, and conversions of one number; g++ before 12 has no type of its own for them. Rounding is to
-// nearest, ties to even; a NaN stays a NaN.
+// bf16, f16 and int8 as stored, and conversions of one number; g++ before 12 has no type of its own for the first two.
+// Rounding is to nearest, ties to even; a NaN stays a NaN, but in int8.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -54,3 +54,12 @@ inline Half from_float<Half>(float x) {
     half = (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13;
   return {uint16_t(sign | half)};
 }
+
+/* int8: rule 5 of pagestream.h. `largest` is the largest magnitude of the numbers that share a scale. */
+inline float int8_scale(float largest) { return largest / 127; }
+inline float int8_inverse(float largest) { return largest > 0 ? 127 / largest : 0; }
+inline int8_t to_int8(float x, float inverse) {
+  const float nearest = x * inverse + 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+  return int8_t(bits_of(nearest));
+}
+inline float to_float(int8_t x) { return x; }
