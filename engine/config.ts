@@ -13,6 +13,8 @@ const Fields = z.strictObject({
   servedModelName: z.array(z.string().min(1).max(256)).default([]),
   /** Type of the weights in memory; auto: that of the checkpoint (bfloat16 for float16). */
   dtype: z.enum(['auto', 'float32', 'bfloat16']).default('auto'),
+  /** int8: weights of the layers per output, activations per token, made while loading; null: as dtype says. */
+  quantization: optional(z.enum(['int8'])),
   /** Longest prompt plus answer; null: what the model allows and the KV cache holds. */
   maxModelLen: optional(positive),
   /** Sequences that run at the same time. */
@@ -27,7 +29,8 @@ const Fields = z.strictObject({
   kvCacheMemoryBytes: optional(positive),
   /** Number of KV blocks, whatever the memory. */
   numGpuBlocksOverride: optional(positive),
-  kvCacheDtype: z.enum(['auto', 'float32', 'bfloat16', 'float16']).default('auto'),
+  /** int8_per_token_head: with a scale for each head of each token. */
+  kvCacheDtype: z.enum(['auto', 'float32', 'bfloat16', 'float16', 'int8_per_token_head']).default('auto'),
   enablePrefixCaching: z.boolean().default(true),
   /** false: a prompt runs in one step or waits. */
   enableChunkedPrefill: z.boolean().default(true),

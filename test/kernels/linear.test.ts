@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Device } from '../../engine/native/device.ts'
-import { assertClose, assertSameBits, isas, numbers, open, packed, poisoned, run, toBf16 } from './devices.ts'
+import { assertClose, assertSameBits, isas, numbers, open, packed, poisoned, quantised, run, toBf16 } from './devices.ts'
 
 const dtypes = ['f32', 'bf16', 'i8'] as const
 type Case = { n: number; k: number; tokens: number; dtype: (typeof dtypes)[number]; bias: boolean }
@@ -28,27 +28,6 @@ function exact({ n, k, tokens, dtype, bias }: Case): Float64Array {
     for (let j = 0; j < k; j++) sum += x[row * k + j]! * w[column * k + j]!
     return sum
   })
-}
-
-/** Rule 5 of pagestream.h: each row of k numbers as whole multiples of its largest magnitude / 127. */
-function quantised(values: Float32Array, k: number): Float64Array {
-  const out = new Float64Array(values.length)
-  for (let begin = 0; begin < values.length; begin += k) {
-    const row = values.subarray(begin, begin + k)
-    const largest = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
-    const inverse = Math.fround(127 / largest)
-    for (const [i, value] of row.entries()) {
-      const scaled = Math.fround(value * inverse)
-      out[begin + i] = (roundHalfToEven(scaled) * largest) / 127
-    }
-  }
-  return out
-}
-
-function roundHalfToEven(value: number): number {
-  const below = Math.floor(value)
-  if (value - below !== 0.5) return Math.round(value)
-  return below % 2 === 0 ? below : below + 1
 }
 
 const shapes: [number, number][] = [

@@ -262,6 +262,7 @@ void attention(Context& ctx, ps_ptr out, ps_ptr qkv, ps_ptr k_cache, ps_ptr v_ca
   require(hd > 0 && hd <= kMaxHead && block_size > 0 && window >= 0, "hd in 1..512, block_size > 0, window >= 0");
   if (kv_dtype != PS_F32 && kv_dtype != PS_BF16 && kv_dtype != PS_F16 && kv_dtype != PS_I8)
     throw Error(PS_E_UNSUPPORTED, "kv_dtype %d; the cache is f32, f16, bf16 or int8", kv_dtype);
+  if (kv_dtype == PS_I8) require(hd % 4 == 0, "hd is a multiple of 4 with an int8 cache");
   const Shape shape{hq, hkv, hd, block_size, window, scale, softcap};
   const int32_t* starts = ctx.tensor<int32_t>("query_start", query_start, b + 1);
   const int64_t t = b > 0 ? starts[b] : 0;

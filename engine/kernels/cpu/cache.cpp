@@ -66,6 +66,7 @@ void kv_write(Context& ctx, ps_ptr k_cache, ps_ptr v_cache, ps_ptr qkv, ps_ptr s
                : kv_dtype == PS_F16  ? write_rows<Half>
                : kv_dtype == PS_I8   ? write_rows<int8_t>
                                      : nullptr;
+  if (kv_dtype == PS_I8) require(hd % 4 == 0, "hd is a multiple of 4 with an int8 cache");
   if (!write) throw Error(PS_E_UNSUPPORTED, "kv_dtype %d; the cache is f32, f16, bf16 or int8", kv_dtype);
   write(ctx, k_cache, v_cache, rows, slot, t, hq, hkv, hd, block_size);
 }
