@@ -20,8 +20,9 @@
  *   3. K and V are read back from the cache after rounding, also inside the chunk that wrote them.
  *   4. Sampling: u(seed, choice, position, token) from Philox4x32-10; the token is the argmax of p / -log u over the
  *      kept set, ties to the lowest id; the logarithm is ours (kernels/philox.h), the same in both libraries.
- *   5. PS_I8: x = scale * q, q a whole number in -127..127 (nearest, ties to even), scale = largest |x| / 127. Weights
- *      have a scale per row of W, rows of x one each when they are multiplied; products are summed exactly, in int32.
+ *   5. PS_I8: x = scale * q, q a whole number in -127..127 (nearest, ties to even), scale = largest |x| / 127; weights
+ *      have one per row of W. Rows of x keep 16 bits when they are multiplied: q in -32512..32512 = 256 h + l, l in
+ *      -128..127; the products with h and with l are summed exactly, in int32, and added in fp32 as 256 h + l.
  * The instruction paths of the CPU give equal bits (Linux on x86-64 and arm64), but for bf16 weights on avx512_bf16 and
  * amx, whose instructions round otherwise; a GPU's differ. The numerics id of ps_device_info says which devices may
  * continue each other's work. */

@@ -66,16 +66,16 @@ export function toBf16(value: number): number {
   return new Float32Array(Uint32Array.of(((word + 0x7fff + ((word >>> 16) & 1)) & 0xffff0000) >>> 0).buffer)[0]!
 }
 
-/** Rule 5 of pagestream.h: each row of k numbers as whole multiples of its largest magnitude / 127. */
-export function quantised(values: Float32Array, k: number): Float64Array {
+/** Rule 5 of pagestream.h: each row of k numbers as whole multiples of its largest magnitude / levels. */
+export function quantised(values: Float32Array, k: number, levels = 127): Float64Array {
   const out = new Float64Array(values.length)
   for (let begin = 0; begin < values.length; begin += k) {
     const row = values.subarray(begin, begin + k)
     const largest = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
-    const inverse = Math.fround(127 / largest)
+    const inverse = Math.fround(levels / largest)
     for (const [i, value] of row.entries()) {
       const scaled = Math.fround(value * inverse)
-      out[begin + i] = (roundHalfToEven(scaled) * largest) / 127
+      out[begin + i] = (roundHalfToEven(scaled) * largest) / levels
     }
   }
   return out

@@ -17,10 +17,10 @@ function linear(device: Device, { n, k, tokens, dtype, bias }: Case): Float32Arr
 }
 
 function exact({ n, k, tokens, dtype, bias }: Case): Float64Array {
-  const round = (values: Float32Array) =>
-    dtype === 'i8' ? quantised(values, k) : dtype === 'bf16' ? values.map(toBf16) : values
-  const w = round(numbers(n * k, 1))
-  const x = round(numbers(tokens * k, 2))
+  const round = (values: Float32Array, levels: number) =>
+    dtype === 'i8' ? quantised(values, k, levels) : dtype === 'bf16' ? values.map(toBf16) : values
+  const w = round(numbers(n * k, 1), 127)
+  const x = round(numbers(tokens * k, 2), 32512)
   const b = numbers(n, 3)
   return Float64Array.from({ length: tokens * n }, (_, i) => {
     const [row, column] = [Math.floor(i / n), i % n]

@@ -18,9 +18,9 @@ static void write_head(const float* from, int hd, T* to, int stride, float*) {
 static void write_head(const float* from, int hd, int8_t* to, int stride, float* scale) {
   float largest = 0;
   for (int d = 0; d < hd; d++) largest = std::max(largest, std::fabs(from[d]));
-  const float inverse = int8_inverse(largest);
-  for (int d = 0; d < hd; d++) to[int64_t(d) * stride] = to_int8(from[d], inverse);
-  *scale = int8_scale(largest);
+  const float inverse = inverse_scale(largest, kInt8Most);
+  for (int d = 0; d < hd; d++) to[int64_t(d) * stride] = int8_t(to_whole(from[d], inverse));
+  *scale = largest / kInt8Most;
 }
 
 template <class T>

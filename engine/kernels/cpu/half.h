@@ -55,11 +55,11 @@ inline Half from_float<Half>(float x) {
   return {uint16_t(sign | half)};
 }
 
-/* int8: rule 5 of pagestream.h. `largest` is the largest magnitude of the numbers that share a scale. */
-inline float int8_scale(float largest) { return largest / 127; }
-inline float int8_inverse(float largest) { return largest > 0 ? 127 / largest : 0; }
-inline int8_t to_int8(float x, float inverse) {
-  const float nearest = x * inverse + 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-  return int8_t(bits_of(nearest));
+/* Whole numbers: rule 5 of pagestream.h. `largest` is the largest magnitude of the numbers that share a scale. */
+constexpr float kInt8Most = 127, kInt16Most = 32512;
+inline float inverse_scale(float largest, float most) { return largest > 0 ? most / largest : 0; }
+inline int32_t to_whole(float x, float inverse) {
+  constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+  return int32_t(bits_of(x * inverse + kRound) - bits_of(kRound));
 }
 inline float to_float(int8_t x) { return x; }

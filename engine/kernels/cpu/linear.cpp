@@ -37,18 +37,23 @@ static void tile(const Linear& job, int row, int first) {
   const char* base[V];
   for (int v = 0; v < V; v++)
     base[v] = job.w.panel((first + v) / kPanelVecs) + (first + v) % kPanelVecs * (kStepBytes / kPanelVecs);
-  const char* x = job.row(row);
-  typename Format::Sum sums[M][V];
+  constexpr int kRows = Format::kRows;
+  const char* x = job.x + row * kRows * job.row_bytes;
+  typename Format::Sum sums[M][V][kRows];
   for (int m = 0; m < M; m++)
-    for (int v = 0; v < V; v++) sums[m][v] = Format::none();
+    for (int v = 0; v < V; v++)
+      for (auto& sum : sums[m][v]) sum = Format::none();
 
   for (int64_t step = 0; step < job.w.steps; step++)
     for (int part = 0; part < Format::kParts; part++, x += 4) {
       decltype(Format::weights(nullptr, 0)) weights[V];
       for (int v = 0; v < V; v++) weights[v] = Format::weights(base[v] + step * kStepBytes, part);
-      for (int m = 0; m < M; m++) {
+      for (int m = 0; m < M * kRows; m++) {
         const auto value = Format::value(x + m * job.row_bytes);
-        for (int v = 0; v < V; v++) sums[m][v] = Format::multiply_add(weights[v], value, sums[m][v]);
+        for (int v = 0; v < V; v++) {
+          auto& sum = sums[m / kRows][v][m % kRows];
+          sum = Format::multiply_add(weights[v], value, sum);
+        }
       }
     }
 
@@ -69,9 +74,10 @@ static void compute(const Linear& job, int begin, int end, int first, int last) 
   const int stop = std::min(last * kPanelVecs, job.vecs());
   if (end - begin == 1)
     for (; vec + kRowVecs <= stop; vec += kRowVecs) tile<Format, 1, kRowVecs>(job, begin, vec);
+  constexpr int kMost = std::max(1, kMaxRows / Format::kRows);
   for (; vec < stop; vec += kTileVecs)
-    for (int row = begin; row < end; row += kMaxRows)
-      tile_of<Format>(std::min(kMaxRows, end - row), std::make_integer_sequence<int, kMaxRows>(), job, row, vec);
+    for (int row = begin; row < end; row += kMost)
+      tile_of<Format>(std::min(kMost, end - row), std::make_integer_sequence<int, kMost>(), job, row, vec);
 }
 
 /* x rounded to bf16, as BF16 takes it. */
@@ -91,11 +97,12 @@ static void round_row(const float* x, int k, int steps, char* out) {
 static void prepare(Context& ctx, Linear& job, const float* x, int t, int64_t ldx) {
   const Weight& w = job.w;
   job.row_bytes = int64_t(w.steps) * 4 * (w.dtype == PS_I8 ? Int8::kParts : BF16::kParts);
-  char* rows = ctx.scratch<char>(t * (job.row_bytes + sizeof(float)));
-  float* scales = reinterpret_cast<float*>(rows + t * job.row_bytes);
+  const int64_t bytes = job.row_bytes * (w.dtype == PS_I8 ? Int8::kRows : BF16::kRows);
+  char* rows = ctx.scratch<char>(t * (bytes + sizeof(float)));
+  float* scales = reinterpret_cast<float*>(rows + t * bytes);
   ctx.pool.parallel(t, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      char* out = rows + i * job.row_bytes;
+      char* out = rows + i * bytes;
       if (w.dtype == PS_I8)
         scales[i] = quantise(x + i * ldx, w.k, w.steps, out);
       else

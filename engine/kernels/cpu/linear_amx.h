@@ -1,8 +1,10 @@
-// Tiles of AMX for bf16 and int8: blocks of at most 32 rows by the 32 outputs of a panel, whatever the number of rows, so
-// that a row has the same bits among any others. A tile of x is up to 16 rows of 64 bytes as they lie (16 steps), a tile
+// Tiles of AMX for bf16 and int8: blocks of at most 32 rows of words by the 32 outputs of a panel, whatever the number of
+// rows, so that a row has the same bits among any others. A tile of x is up to 16 rows of 64 bytes as they lie (16 steps), a tile
 // of weights 16 steps of 16 outputs. Included by linear.cpp.
 #pragma once
 #include <immintrin.h>
+
+#include <algorithm>
 
 #include "linear.h"
 
@@ -52,7 +54,7 @@ struct alignas(64) Sums {
 template <class Format, bool HasLower>
 static void sum_tiles(const Linear& job, int row, int panel, Sums& sums) {
   const char* w = job.w.panel(panel);
-  const char *upper = job.row(row), *lower = upper + kTileRows * job.row_bytes;
+  const char *upper = job.x + row * job.row_bytes, *lower = upper + kTileRows * job.row_bytes;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -75,23 +77,29 @@ static void sum_tiles(const Linear& job, int row, int panel, Sums& sums) {
   }
 }
 
-static Vec sum_at(const int32_t* p, BF16) { return load(reinterpret_cast<const float*>(p)); }
-static Ints sum_at(const int32_t* p, Int8) { return load_ints(p); }
+static void finish_row(const Linear& job, const Sums& sums, int m, int lane, int row, int vec, BF16) {
+  const Vec found[] = {load(reinterpret_cast<const float*>(sums.of[m] + lane))};
+  job.finish(found, row, vec);
+}
+static void finish_row(const Linear& job, const Sums& sums, int m, int lane, int row, int vec, Int8) {
+  const Ints found[] = {load_ints(sums.of[2 * m] + lane), load_ints(sums.of[2 * m + 1] + lane)};
+  job.finish(found, row, vec);
+}
 
 /* Rows [begin, end) of y, panels [first, last). */
 template <class Format>
 static void compute_by_tiles(const Linear& job, int begin, int end, int first, int last) {
   Sums sums;
   for (int row = begin, rows; row < end; row += rows) {
-    rows = end - row < 2 * kTileRows ? end - row : 2 * kTileRows;
-    configure_tiles(rows);
-    const auto sum = rows > kTileRows ? sum_tiles<Format, true> : sum_tiles<Format, false>;
+    rows = std::min(end - row, 2 * kTileRows / Format::kRows);
+    configure_tiles(rows * Format::kRows);
+    const auto sum = rows * Format::kRows > kTileRows ? sum_tiles<Format, true> : sum_tiles<Format, false>;
     for (int panel = first; panel < last; panel++) {
-      sum(job, row, panel, sums);
+      sum(job, row * Format::kRows, panel, sums);
       for (int m = 0; m < rows; m++)
         for (int v = 0; v < kPanel / kLanes; v++) {
           const int vec = panel * (kPanel / kLanes) + v;
-          if (vec < job.vecs()) job.finish(sum_at(sums.of[m] + v * kLanes, Format()), row + m, vec);
+          if (vec < job.vecs()) finish_row(job, sums, m, v * kLanes, row + m, vec, Format());
         }
     }
   }

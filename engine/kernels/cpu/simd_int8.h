@@ -3,6 +3,9 @@
 //   VNNI        vpdpbusd, which wants x unsigned: 128 is added to it, and taken off the sum at the end (Scales::offset)
 //   otherwise   the even and the odd ones of the four as pairs of int16 (kInt8Parts = 2), as vpmaddwd takes them
 #pragma once
+#include <algorithm>
+#include <type_traits>
+
 #include "simd.h"
 
 namespace PS_ISA {
@@ -91,24 +94,27 @@ inline Ints add_products(Quads w, Quads x, Ints sum) {
 inline Ints without_offset(Ints sum, const int32_t*) { return sum; }
 #endif
 
-/* The numbers of a row of x, in words as set1_quads takes them, k filled up with zeros to `steps`. Returns the scale. */
+/* A row of x as two rows of words, those of h and those of l, as set1_quads takes them. Returns the scale. */
 inline float quantise(const float* x, int k, int steps, char* out) {
+  using Number = std::conditional_t<kInt8IsUnsigned, uint8_t, int16_t>;
+  constexpr int kOffset = kInt8IsUnsigned ? kInt8Offset : 0;
   Vec most = zero();
   for (int i = 0; i < k; i += kLanes) {
     const Vec v = load(x + i, k - i);
     most = max(max(v, zero() - v), most);
   }
-  const float largest = max(most), inverse = int8_inverse(largest);
-  if constexpr (kInt8IsUnsigned) {
-    for (int i = 0; i < k; i++) out[i] = char(to_int8(x[i], inverse) + kInt8Offset);
-    memset(out + k, 0, 4 * steps - k);
-  } else {
-    int16_t* to = reinterpret_cast<int16_t*>(out);
-    // even ones of the four first
-    for (int i = 0; i < k; i++) to[(i & ~3) | (i & 1) << 1 | (i >> 1 & 1)] = to_int8(x[i], inverse);
-    for (int i = k; i < 4 * steps; i++) to[(i & ~3) | (i & 1) << 1 | (i >> 1 & 1)] = 0;
+  const float largest = max(most), inverse = inverse_scale(largest, kInt16Most);
+  Number* high = reinterpret_cast<Number*>(out);
+  Number* low = high + 4 * steps;
+  std::fill(high, low + 4 * steps, Number(0));
+  for (int i = 0; i < k; i++) {
+    // Of pairs, the even ones of the four come first.
+    const int at = kInt8Parts == 1 ? i : (i & ~3) | (i & 1) << 1 | (i >> 1 & 1);
+    const int32_t q = to_whole(x[i], inverse), h = (q + 128) >> 8;
+    high[at] = Number(h + kOffset);
+    low[at] = Number(q - 256 * h + kOffset);
   }
-  return int8_scale(largest);
+  return largest / kInt16Most;
 }
 
 }  // namespace PS_ISA

@@ -67,14 +67,14 @@ static void load_int8(const Weight& w, char* panel, int lane, int count, const S
     int8_t* to = reinterpret_cast<int8_t*>(panel) + 4 * (lane + i);
     float largest = 0;
     for (int j = 0; j < w.k; j++) largest = std::max(largest, std::fabs(to_float(src[j])));
-    const float inverse = int8_inverse(largest);
+    const float inverse = inverse_scale(largest, kInt8Most);
     int32_t sum = 0;
     for (int j = 0; j < w.k; j++) {
-      const int8_t q = to_int8(to_float(src[j]), inverse);
+      const int8_t q = int8_t(to_whole(to_float(src[j]), inverse));
       to[int64_t(j / 4) * kStepBytes + j % 4] = q;
       sum += q;
     }
-    scales.scale[lane + i] = int8_scale(largest);
+    scales.scale[lane + i] = largest / kInt8Most;
     scales.offset[lane + i] = kInt8Offset * sum;
   }
 }
