@@ -63,7 +63,11 @@ for (const isa of isas) {
       const blocks = Math.ceil(long.length / long.blockSize)
       assertSameBits(attend(device, layout, options, [500, 30], shuffled(blocks)), whole, 'shuffled blocks')
       for (const blockSize of [7, 64]) {
-        assertSameBits(attend(device, { ...layout, blockSize }, options, [long.length]), whole, `blocks of ${blockSize}`)
+        assertSameBits(
+          attend(device, { ...layout, blockSize }, options, [long.length]),
+          whole,
+          `blocks of ${blockSize}`,
+        )
       }
     }
   })

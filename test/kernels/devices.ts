@@ -20,7 +20,8 @@ export function open(isa: Isa, threads = 2, debug = true): Device {
   return device
 }
 
-export const isas: Isa[] = allIsas.filter((isa) => {
+/** Instruction sets of this machine, as linear is compiled for. */
+export const linearIsas: Isa[] = allIsas.filter((isa) => {
   if (isa === 'auto') return false
   try {
     Device.open({ backend: 'cpu', threads: 1, isa }).close()
@@ -30,6 +31,9 @@ export const isas: Isa[] = allIsas.filter((isa) => {
     return false
   }
 })
+
+/** Those of all other ops. */
+export const isas = linearIsas.filter((isa) => ['plain', 'avx2', 'avx512'].includes(isa))
 
 export function run(device: Device, append: (commands: Commands) => void): void {
   const commands = new Commands(device)
@@ -55,7 +59,13 @@ export function poisoned(device: Device, shape: number[]): Tensor {
   return tensor
 }
 
-export function packed(device: Device, values: Float32Array, n: number, k: number, dtype: 'f32' | 'bf16' | 'i8'): Weight {
+export function packed(
+  device: Device,
+  values: Float32Array,
+  n: number,
+  k: number,
+  dtype: 'f32' | 'bf16' | 'i8',
+): Weight {
   const weight = device.weight(n, k, dtype)
   weight.load(0, n, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), 'f32')
   return weight

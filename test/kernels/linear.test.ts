@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Device } from '../../engine/native/device.ts'
-import { assertClose, assertSameBits, isas, numbers, open, packed, poisoned, quantised, run, toBf16 } from './devices.ts'
+import {
+  assertClose,
+  assertSameBits,
+  linearIsas as isas,
+  numbers,
+  open,
+  packed,
+  poisoned,
+  quantised,
+  run,
+  toBf16,
+} from './devices.ts'
 
 const dtypes = ['f32', 'bf16', 'i8'] as const
 type Case = { n: number; k: number; tokens: number; dtype: (typeof dtypes)[number]; bias: boolean }
