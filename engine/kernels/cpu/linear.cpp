@@ -125,7 +125,11 @@ void linear(Context& ctx, ps_ptr y, ps_ptr x, ps_weight handle, ps_ptr bias, int
   if (w.dtype != PS_F32) prepare(ctx, job, input, t, ldx);
 
 #if defined(__AMX_TILE__)
-  auto run = w.dtype == PS_F32 ? compute<F32> : w.dtype == PS_BF16 ? compute_by_tiles<BF16> : compute_by_tiles<Int8>;
+  // One row by vpdpbusd has the bits of tiles and is a little faster: 31 against 28 GB/s.
+  auto run = w.dtype == PS_F32    ? compute<F32>
+             : w.dtype == PS_BF16 ? compute_by_tiles<BF16>
+             : t == 1             ? compute<Int8>
+                                  : compute_by_tiles<Int8>;
 #else
   auto run = w.dtype == PS_F32 ? compute<F32> : w.dtype == PS_BF16 ? compute<BF16> : compute<Int8>;
 #endif
