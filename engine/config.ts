@@ -1,7 +1,6 @@
 // What an engine can be told. One zod schema, vLLM's names and defaults; the CLI turns --kebab-case flags into these
 // fields. Parsed once in main.ts (or by LLM), frozen, passed on as an argument; nothing else reads the environment.
 import { z } from 'zod'
-import { isas } from './native/device.ts'
 
 const optional = <T extends z.ZodType>(schema: T) => schema.nullable().default(null)
 const positive = z.int().positive()
@@ -40,7 +39,7 @@ const Fields = z.strictObject({
   seed: z.int().default(0),
   /** Threads of the kernels; 0: all cores. */
   threads: z.int().min(0).max(1024).default(0),
-  isa: z.enum(isas).default('auto'),
+  isa: z.enum(['auto', 'plain', 'avx2', 'avx512', 'avx512_vnni', 'avx512_bf16', 'amx']).default('auto'),
   /** Where sampling defaults come from: auto, the model's generation_config.json; vllm, none; or a folder with one. */
   generationConfig: z.string().min(1).default('auto'),
   /** Fields of generation_config.json to replace. */
