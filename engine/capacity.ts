@@ -20,7 +20,8 @@ export type CapacityInput = {
     kvCacheMemoryBytes: number | null
     numGpuBlocksOverride: number | null
   }
-  kvElementBytes: number
+  /** Of k or v of one token and head. */
+  kvHeadBytes: number
   freeBytes: number
   /** What the weights will take of the free memory. */
   weightBytes: number
@@ -37,7 +38,7 @@ export function planCapacity(input: CapacityInput): Capacity {
     throw new ModelError(`the weights need ${inGiB(weightBytes)} of memory, and ${inGiB(freeBytes)} are free`)
   }
   const { blockSize } = options
-  const bytesPerBlock = model.layers * 2 * model.heads.kv * model.heads.size * blockSize * input.kvElementBytes
+  const bytesPerBlock = model.layers * 2 * model.heads.kv * blockSize * input.kvHeadBytes
   const budget = options.kvCacheMemoryBytes ?? Math.min(DEFAULT_LIMIT, DEFAULT_SHARE * (freeBytes - weightBytes))
   const affordable = options.numGpuBlocksOverride ?? Math.floor(budget / bytesPerBlock)
   if (options.kvCacheMemoryBytes !== null && budget > freeBytes - weightBytes) {

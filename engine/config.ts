@@ -39,6 +39,8 @@ const Fields = z.strictObject({
   dtype: z.enum(['auto', 'float32', 'bfloat16']).default('auto'),
   /** dummy: random weights, always the same, for measuring; the model is a folder with a config.json. */
   loadFormat: z.enum(['auto', 'safetensors', 'dummy']).default('auto'),
+  /** int8: weights of the layers per output, activations per token, made while loading; null: as dtype says. */
+  quantization: optional(z.enum(['int8'])),
   /** Longest prompt plus answer; null: what the model allows and the KV cache holds. */
   maxModelLen: optional(positive),
   /** Sequences that run at the same time. */
@@ -53,7 +55,8 @@ const Fields = z.strictObject({
   kvCacheMemoryBytes: optional(positive),
   /** Number of KV blocks, whatever the memory. */
   numGpuBlocksOverride: optional(positive),
-  kvCacheDtype: z.enum(['auto', 'float32', 'bfloat16', 'float16']).default('auto'),
+  /** int8_per_token_head: with a scale for each head of each token. */
+  kvCacheDtype: z.enum(['auto', 'float32', 'bfloat16', 'float16', 'int8_per_token_head']).default('auto'),
   enablePrefixCaching: z.boolean().default(true),
   /** Guess the next tokens and verify them in one step; null: one token a step. */
   speculativeConfig: optional(SpeculativeConfig),
@@ -65,7 +68,7 @@ const Fields = z.strictObject({
   seed: z.int().default(0),
   /** Threads of the kernels; 0: all cores. */
   threads: z.int().min(0).max(1024).default(0),
-  isa: z.enum(['auto', 'plain', 'avx2', 'avx512']).default('auto'),
+  isa: z.enum(['auto', 'plain', 'avx2', 'avx512', 'avx512_vnni', 'avx512_bf16', 'amx']).default('auto'),
   /** Where sampling defaults come from: auto, the model's generation_config.json; vllm, none; or a folder with one. */
   generationConfig: z.string().min(1).default('auto'),
   /** Fields of generation_config.json to replace. */

@@ -7,7 +7,7 @@ import type { Clock } from '../queue/clock.ts'
 import { type Capacity, planCapacity } from './capacity.ts'
 import type { EngineConfig } from './config.ts'
 import { Engine } from './engine.ts'
-import { createModel, surveyTensors } from './models/index.ts'
+import { createModel, type KvCacheDType, kvHeadBytes, surveyTensors } from './models/index.ts'
 import { Device } from './native/device.ts'
 import { LOGITS_AT_ONCE } from './sample/sampler.ts'
 import { openDummy } from './weights/dummy.ts'
@@ -50,7 +50,8 @@ export type ModelFacts = {
   numerics: string
   device: string
   dtype: 'float32' | 'bfloat16'
-  kvCacheDtype: 'float32' | 'float16' | 'bfloat16'
+  quantization: EngineConfig['quantization']
+  kvCacheDtype: KvCacheDType
   capacity: Capacity
   vocabularySize: number
   tokenizerJson: string
@@ -93,13 +94,14 @@ async function gatherFacts(
   device: Device,
 ): Promise<ModelFacts> {
   const dtype = config.dtype !== 'auto' ? config.dtype : files.config.dtype === 'float32' ? 'float32' : 'bfloat16'
+  const { quantization } = config
   const kvCacheDtype = config.kvCacheDtype === 'auto' ? dtype : config.kvCacheDtype
   const capacity = planCapacity({
     model: files.config,
     options: config,
-    kvElementBytes: kvCacheDtype === 'float32' ? 4 : 2,
+    kvHeadBytes: kvHeadBytes(kvCacheDtype, files.config.heads.size),
     freeBytes: device.memory().free,
-    weightBytes: countWeights(files) * (dtype === 'float32' ? 4 : 2),
+    weightBytes: countWeights(files) * (quantization ? 1 : dtype === 'float32' ? 4 : 2),
   })
   const generationConfig = await readGenerationConfig(config, files)
   const eos = generationConfig.eos_token_id ?? files.generationConfig.eos_token_id
@@ -107,9 +109,10 @@ async function gatherFacts(
   return {
     // Work moves between engines of one revision only, and they must decode alike.
     revision: config.tokenizer === null ? files.revision : sha256(files.revision + tokenizerJson),
-    numerics: `${device.info.numerics}/${dtype}/kv-${kvCacheDtype}/tp1`,
+    numerics: `${device.info.numerics}/${dtype}${quantization ? `+${quantization}` : ''}/kv-${kvCacheDtype}/tp1`,
     device: device.info.name,
     dtype,
+    quantization,
     kvCacheDtype,
     capacity,
     vocabularySize: files.config.vocabularySize,
@@ -129,10 +132,11 @@ export async function loadEngine(
   { facts, files, source, device }: OpenedModel,
   hooks: LoadHooks,
 ): Promise<LoadedEngine> {
-  const { dtype, kvCacheDtype, capacity } = facts
+  const { dtype, quantization, kvCacheDtype, capacity } = facts
   const reader = new WeightReader(source, files.tensors, (progress) => hooks.onProgress?.('load', progress))
   const model = await createModel(device, files.config, reader, {
     dtype,
+    quantization,
     kvCacheDtype,
     maxTokens: config.maxNumBatchedTokens,
     maxLogits: LOGITS_AT_ONCE,

@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { headerUrl, readHeader } from '../engine/native/header.ts'
 import { libraryFolders, libraryName, outputFolder } from '../engine/native/location.ts'
-import { dispatchSource, opsHeader } from './kernels/generate.ts'
+import { dispatchSource, type InstructionSet, opsHeader } from './kernels/generate.ts'
 import { withLock } from './kernels/lock.ts'
 
 const cpuFolder = fileURLToPath(new URL('cpu/', headerUrl))
@@ -23,18 +23,26 @@ const commonFlags = ['-std=c++17', '-O3', '-fPIC', '-pthread', '-fvisibility=hid
 /** No a * b + c becomes a fused one unless it is written so: every instruction set gives the same bits. */
 const numericFlags = ['-ffp-contract=off', '-fno-math-errno']
 
-const instructionSets: Record<string, string[]> =
+const avx512 = ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mfma', '-mf16c']
+// g++ warns of its own intrinsics: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
+const avx512Flags = [...avx512, '-Wno-maybe-uninitialized', '-DPS_ISA_AVX512']
+
+/** Of a set with a base only linear.cpp is compiled; the other ops are those of the base. */
+const instructionSets: InstructionSet[] =
   process.arch === 'x64'
-    ? {
-        plain: [],
-        avx2: ['-mavx2', '-mfma', '-mf16c'],
-        avx512: [
-          ...['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mfma', '-mf16c'],
-          // g++ warns of its own intrinsics: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
-          '-Wno-maybe-uninitialized',
-        ],
-      }
-    : { plain: [] }
+    ? [
+        { name: 'plain', flags: ['-DPS_ISA_PLAIN'] },
+        { name: 'avx2', flags: ['-mavx2', '-mfma', '-mf16c', '-DPS_ISA_AVX2'] },
+        { name: 'avx512', flags: avx512Flags },
+        { name: 'avx512_vnni', base: 'avx512', flags: [...avx512Flags, '-mavx512vnni'] },
+        { name: 'avx512_bf16', base: 'avx512', flags: [...avx512Flags, '-mavx512vnni', '-mavx512bf16'] },
+        {
+          name: 'amx',
+          base: 'avx512',
+          flags: [...avx512Flags, '-mavx512vnni', '-mavx512bf16', '-mamx-tile', '-mamx-int8', '-mamx-bf16'],
+        },
+      ]
+    : [{ name: 'plain', flags: ['-DPS_ISA_PLAIN'] }]
 
 /** Compiled once, whatever the instruction set: what only moves and keeps things. */
 const isCommon = (file: string) => ['device', 'dispatch', 'memory', 'pool', 'weight'].includes(basename(file, '.cpp'))
@@ -89,7 +97,7 @@ function readSources(): Sources {
   const { prototypes, hash: headerHash } = readHeader()
   const generated = {
     'ops.h': opsHeader(prototypes),
-    'dispatch.cpp': dispatchSource(prototypes, headerHash, Object.keys(instructionSets)),
+    'dispatch.cpp': dispatchSource(prototypes, headerHash, instructionSets),
   }
   const read = (files: string[]) => files.map((file) => readFileSync(file, 'utf8')).join('\n')
   const headers = [generated['ops.h'], read(globSync(`${cpuFolder}{,../}*.h`).sort())].join('\n')
@@ -100,9 +108,10 @@ function readSources(): Sources {
 
 function unitsOf(source: string, folder: string, common: string): Unit[] {
   const includes = [cpuFolder, join(cpuFolder, '..'), join(folder, 'generated')].map((each) => `-I${each}`)
-  const sets = isCommon(source) ? { plain: [] } : instructionSets
-  return Object.entries(sets).map(([name, machine]) => {
-    const flags = [...commonFlags, ...numericFlags, ...machine, `-DPS_ISA=${name}`, `-DPS_ISA_${name.toUpperCase()}`]
+  const isLinear = basename(source) === 'linear.cpp'
+  const sets = instructionSets.filter(({ name, base }) => (isCommon(source) ? name === 'plain' : isLinear || !base))
+  return sets.map(({ name, flags: machine }) => {
+    const flags = [...commonFlags, ...numericFlags, ...machine, `-DPS_ISA=${name}`]
     const key = hash(`${common}\n${flags}\n${readFileSync(source, 'utf8')}`)
     const object = join(folder, 'objects', `${basename(source, '.cpp')}-${name}-${key}.o`)
     return { source, object, flags: [...flags, ...includes] }

@@ -1,20 +1,19 @@
 // `pagestream verify`: is what this machine computes what others compute? Compares model folders with their golden.json,
 // a tokenizer with its vectors, chat templates with their renderings; the exit code says whether all agree.
 import { basename, resolve } from 'node:path'
-import type { ModelOptions } from '../engine/models/index.ts'
-import { Device } from '../engine/native/device.ts'
+import { type KvCacheDType, kvCacheDtypes } from '../engine/models/index.ts'
+import { Device, type Isa, isas } from '../engine/native/device.ts'
 import { ModelError } from '../engine/weights/source.ts'
 import { type Flag, parseFlags, UsageError } from './cli/flags.ts'
-import { limits, type ModelResult, verifyModel } from './verify/model.ts'
+import { limits, limitsOf, type ModelResult, type Precision, verifyModel } from './verify/model.ts'
 import { verifyTemplates } from './verify/templates.ts'
 import { verifyTokenizer } from './verify/tokenizer.ts'
 
-const isas = ['auto', 'plain', 'avx2', 'avx512'] as const
-type Isa = (typeof isas)[number]
-
 const flags: readonly Flag[] = [
   { name: '--dtype', kind: 'string', choices: Object.keys(limits), help: 'type of weights and KV cache (float32)' },
-  { name: '--isa', kind: 'string', help: 'instruction paths, joined by commas: auto, plain, avx2, avx512 (auto)' },
+  { name: '--quantization', kind: 'string', choices: ['int8'], help: 'int8: quantise while loading' },
+  { name: '--kv-cache-dtype', kind: 'string', choices: kvCacheDtypes, help: 'type of the KV cache (that of dtype)' },
+  { name: '--isa', kind: 'string', help: 'instruction paths, joined by commas (auto)' },
   { name: '--threads', kind: 'integer', help: 'threads of the kernels; 0 is all cores (0)' },
   { name: '--tokenizer', kind: 'string', help: 'DIR with tokenizer.json: compare it with vectors.json instead' },
   { name: '--templates', kind: 'string', help: 'golden.json beside chat templates: compare those instead' },
@@ -38,9 +37,13 @@ export async function verify(argv: string[], print: (line: string) => void = con
     return printTokenizer(values.tokenizer, vectors, print)
   }
   if (positional.length === 0) throw new UsageError('give one or more model folders with a golden.json (--help)')
-  const dtype = (values.dtype ?? 'float32') as ModelOptions['dtype']
+  const precision: Precision = {
+    dtype: (values.dtype ?? 'float32') as Precision['dtype'],
+    quantization: (values.quantization ?? null) as 'int8' | null,
+    ...(values.kvCacheDtype === undefined ? {} : { kvCacheDtype: values.kvCacheDtype as KvCacheDType }),
+  }
   const threads = (values.threads ?? 0) as number
-  return printModels(positional, dtype, parseIsas(values.isa), threads, print)
+  return printModels(positional, precision, parseIsas(values.isa), threads, print)
 }
 
 function parseIsas(given: unknown): Isa[] {
@@ -55,7 +58,7 @@ function parseIsas(given: unknown): Isa[] {
 
 async function printModels(
   folders: string[],
-  dtype: ModelOptions['dtype'],
+  precision: Precision,
   isas: Isa[],
   threads: number,
   print: (line: string) => void,
@@ -68,7 +71,7 @@ async function printModels(
     for (const folder of folders) {
       const name = nameOf(folder).padEnd(width)
       try {
-        const result = await verifyModel(device, folder, dtype)
+        const result = await verifyModel(device, folder, precision)
         const cells = modelColumns.map(([, size, cell]) => cell(result, device.info.isa).padEnd(size))
         print(`${name}  ${cells.join('  ')}`.trimEnd())
         if (!result.passed) missed++
@@ -81,14 +84,18 @@ async function printModels(
     device.close()
   }
   const runs = folders.length * isas.length
-  const { tolerance, tossUp } = limits[dtype]
+  const { tolerance, tossUp } = limitsOf(precision)
   const greedy = `greedy tokens equal${tossUp > 0 ? ` unless within ${tossUp} of each other` : ''}`
-  print(`${runs - missed} of ${runs} agree (${dtype}: |Δ| at most ${tolerance}, ${greedy})`)
+  print(`${runs - missed} of ${runs} agree (${nameOfPrecision(precision)}: |Δ| at most ${tolerance}, ${greedy})`)
   return missed > 0 ? 1 : 0
 }
 
+function nameOfPrecision({ dtype, quantization, kvCacheDtype }: Precision): string {
+  return [dtype, quantization, kvCacheDtype && `kv ${kvCacheDtype}`].filter(Boolean).join(', ')
+}
+
 const modelColumns: [string, number, (result: ModelResult, isa: string) => string][] = [
-  ['isa', 6, (_, isa) => isa],
+  ['isa', 11, (_, isa) => isa],
   ['max |Δlogit|', 12, ({ comparison }) => comparison.logitError?.toExponential(1) ?? '-'],
   ['|Δlogprob|', 10, ({ comparison }) => comparison.logprobError?.toExponential(1) ?? '-'],
   ['top 20', 9, ({ comparison: { topPositions } }) => ratio(topPositions.agree, topPositions.of)],

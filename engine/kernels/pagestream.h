@@ -20,8 +20,12 @@
  *   3. K and V are read back from the cache after rounding, also inside the chunk that wrote them.
  *   4. Sampling: u(seed, choice, position, token) from Philox4x32-10; the token is the argmax of p / -log u over the
  *      kept set, ties to the lowest id; the logarithm is ours (kernels/philox.h), the same in both libraries.
- * The instruction paths of the CPU give equal bits (Linux on x86-64 and arm64); a GPU's differ. The numerics id of
- * ps_device_info says which devices may continue each other's work. */
+ *   5. PS_I8: x = scale * q, q a whole number in -127..127 (nearest, ties to even), scale = largest |x| / 127; weights
+ *      have one per row of W. Rows of x keep 16 bits when they are multiplied: q in -32512..32512 = 256 h + l, l in
+ *      -128..127; the products with h and with l are summed exactly, in int32, and added in fp32 as 256 h + l.
+ * The instruction paths of the CPU give equal bits (Linux on x86-64 and arm64), but for bf16 weights on avx512_bf16 and
+ * amx, whose instructions round otherwise; a GPU's differ. The numerics id of ps_device_info says which devices may
+ * continue each other's work. */
 #ifndef PAGESTREAM_H
 #define PAGESTREAM_H
 #include <stdint.h>
@@ -39,7 +43,7 @@ typedef uint64_t ps_ptr;    /* device address */
 typedef uint64_t ps_weight; /* a matrix packed into the layout its kernels want */
 
 enum { PS_OK = 0, PS_E_INVALID = -1, PS_E_UNSUPPORTED = -2, PS_E_OOM = -3, PS_E_NODEVICE = -4, PS_E_DRIVER = -5 };
-enum { PS_F32 = 0, PS_F16 = 1, PS_BF16 = 2, PS_I32 = 3 };
+enum { PS_F32 = 0, PS_F16 = 1, PS_BF16 = 2, PS_I32 = 3, PS_I8 = 4 };
 enum { PS_ACT_SILU = 0, PS_ACT_GELU_TANH = 1, PS_ACT_GELU = 2 };
 
 /* ---- library, device, memory --------------------------------------------------------------------------------- */
@@ -50,7 +54,7 @@ PS_API const char* ps_header_hash(void);
 PS_API const char* ps_last_error(void);
 /* JSON: {"abi","isa","name","cores","numerics"}. `numerics`: equal on devices that give equal bits. */
 PS_API int32_t ps_device_info(ps_ctx ctx, char* out, int32_t capacity);
-/* options: JSON {"threads":0 = all cores,"isa":"auto"|"plain"|"avx2"|"avx512","debug":false}. With debug every index is
+/* options: JSON {"threads":0 = all cores,"isa":"auto","debug":false}; isa: auto or the name of an instruction path. With debug every index is
  * checked, and that every tensor lies inside an allocation. */
 PS_API int32_t ps_ctx_create(int32_t device, const char* options, uint64_t* out_ctx);
 PS_API int32_t ps_ctx_destroy(ps_ctx ctx);
@@ -68,7 +72,8 @@ PS_API int32_t ps_stream_destroy(ps_ctx ctx, ps_stream s);
 PS_API int32_t ps_stream_sync(ps_ctx ctx, ps_stream s);
 
 /* ---- weights ---------------------------------------------------------------------------------------------------
- * W is [n, k], as in a checkpoint: y = x W^T. It is packed once, row panel by row panel, so that no second copy exists. */
+ * W is [n, k], as in a checkpoint: y = x W^T. It is packed once, row panel by row panel, so that no second copy exists.
+ * dtype PS_I8 quantises each row as it is loaded (rule 5); k is then at most 65536. */
 PS_API int32_t ps_weight_create(ps_ctx ctx, int32_t n, int32_t k, int32_t dtype, uint64_t* out_weight);
 /* Rows [row, row + rows) from host memory, row-major [rows, k], of src_dtype (rounded to the weight's dtype). */
 PS_API int32_t ps_weight_load(ps_ctx ctx, ps_weight w, int32_t row, int32_t rows, const void* src, int32_t src_dtype);
@@ -89,7 +94,8 @@ PS_API int32_t ps_embedding(ps_ctx ctx, ps_stream s, ps_ptr out, ps_weight w, ps
  * without residual: out = x / rms(x) * w, out may be x.  x, residual, out: [t, d]  w: f32 [d] */
 PS_API int32_t ps_rms_norm(ps_ctx ctx, ps_stream s, ps_ptr out, ps_ptr x, ps_ptr residual, ps_ptr w, int32_t t, int32_t d, float eps, int32_t dtype);
 /* y = x W^T + bias                                 x: [t, k] rows ldx apart, y: [t, n] rows ldy apart, bias: f32 [n] or 0
- * ldx, ldy in elements. With a bf16 weight x is rounded to bf16 first; products are summed in fp32. */
+ * ldx, ldy in elements. With a bf16 weight x is rounded to bf16 first; products are summed in fp32. With an int8 weight
+ * y = (scale of the row of x * scale of the row of W) * sum + bias. */
 PS_API int32_t ps_linear(ps_ctx ctx, ps_stream s, ps_ptr y, ps_ptr x, ps_weight w, ps_ptr bias, int32_t t, int64_t ldx, int64_t ldy, int32_t dtype);
 /* Rotary embedding (arXiv 2104.09864) in place on the q and k heads of qkv rows [t, (hq + 2 hkv) hd], first `rot`
  * dimensions of each head. cos_sin: f32 [positions, rot] = rot/2 cosines, rot/2 sines. positions: i32 [t]
@@ -97,7 +103,8 @@ PS_API int32_t ps_linear(ps_ctx ctx, ps_stream s, ps_ptr y, ps_ptr x, ps_weight 
 PS_API int32_t ps_rope(ps_ctx ctx, ps_stream s, ps_ptr qkv, ps_ptr positions, ps_ptr cos_sin, int32_t t, int32_t hq, int32_t hkv, int32_t hd, int32_t rot, int32_t interleaved, int32_t dtype);
 /* Writes k and v of each row to slot = block * block_size + offset. slots: i32 [t]
  * Caches of kv_dtype: k [blocks, hkv, hd, block_size] (transposed: SIMD lanes are tokens), v [blocks, hkv, block_size, hd].
- * Only the ops here know that; a block of either is hkv hd block_size elements. */
+ * Only the ops here know that; a block of either is hkv hd block_size elements. With PS_I8 each head of a block is
+ * followed by the f32 scales of its block_size tokens (rule 5), so a block is hkv (hd + 4) block_size bytes. */
 PS_API int32_t ps_kv_write(ps_ctx ctx, ps_stream s, ps_ptr k_cache, ps_ptr v_cache, ps_ptr qkv, ps_ptr slots, int32_t t, int32_t hq, int32_t hkv, int32_t hd, int32_t block_size, int32_t dtype, int32_t kv_dtype);
 /* Paged causal attention (arXiv 2309.06180); decode is the case of one query row. Sequence i has query rows
  * query_start[i] .. query_start[i+1], the last of its kv_length[i] positions.

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import type { Device } from '../native/device.ts'
 import type { Commands, KvLayer } from '../native/ops.ts'
+import { elementBytes } from '../native/tensor.ts'
 import type { WeightReader } from '../weights/load.ts'
 import type { Architecture, ModelConfig } from './config.ts'
 import { type Batch, Scratch, type Shared, type Step, type TakeLogits } from './layers.ts'
@@ -18,13 +19,27 @@ const architectures: Record<Architecture, Build> = {
   Qwen2ForCausalLM: llama,
 }
 
-const names = { float32: 'f32', float16: 'f16', bfloat16: 'bf16' } as const
+const names = { float32: 'f32', float16: 'f16', bfloat16: 'bf16', int8_per_token_head: 'i8' } as const
+
+export type KvCacheDType = keyof typeof names
+export const kvCacheDtypes = Object.keys(names) as KvCacheDType[]
+
+/** Bytes of one head of k or v of one token; int8 has an f32 scale beside it. */
+export function kvHeadBytes(dtype: KvCacheDType, headSize: number): number {
+  return kvHeadElements(dtype, headSize) * elementBytes[names[dtype]]
+}
+
+function kvHeadElements(dtype: KvCacheDType, headSize: number): number {
+  return dtype === 'int8_per_token_head' ? headSize + elementBytes.f32 : headSize
+}
 
 export type ModelOptions = {
   /** Of the weights in memory; activations are f32. */
   dtype: 'float32' | 'bfloat16'
   /** Of the KV cache; that of the weights if absent. */
-  kvCacheDtype?: 'float32' | 'float16' | 'bfloat16'
+  kvCacheDtype?: KvCacheDType
+  /** Of the matrices that are multiplied; the rest keeps `dtype`. */
+  quantization?: 'int8' | null
   /** The most tokens a step may have (max_num_batched_tokens). */
   maxTokens: number
   /** Rows whose logits are in memory at the same time; a step that wants more takes them in turn. */
@@ -51,8 +66,8 @@ export async function createModel(
   reader: WeightReader,
   options: ModelOptions,
 ): Promise<Model> {
-  const kvDtype = names[options.kvCacheDtype ?? options.dtype]
-  const weights = new Weights(device, names[options.dtype], reader)
+  const { dtype, kvCacheDtype = dtype, quantization } = options
+  const weights = new Weights(device, { whole: names[dtype], multiplied: quantization ? 'i8' : names[dtype] }, reader)
   const scratch = new Scratch(device, options.maxTokens)
   const positions = options.maxPositions ?? config.maxPositions
   const cosSin = device.upload(cosSinTable(config.rope, positions), [positions, config.rope.size])
@@ -75,13 +90,12 @@ export async function createModel(
         assert(batch.tokens <= options.maxTokens, 'the step is too large')
         compute({ commands, batch, take }, kv)
       },
-      kvBytesPerBlock: (blockSize) => layers * 2 * heads.kv * blockSize * heads.size * (kvDtype === 'f32' ? 4 : 2),
-      allocateKv: (blocks, blockSize) =>
-        Array.from({ length: layers }, () => ({
-          k: device.alloc([blocks, heads.kv, blockSize, heads.size], kvDtype),
-          v: device.alloc([blocks, heads.kv, blockSize, heads.size], kvDtype),
-          blockSize,
-        })),
+      kvBytesPerBlock: (blockSize) => layers * 2 * heads.kv * blockSize * kvHeadBytes(kvCacheDtype, heads.size),
+      allocateKv(blocks, blockSize) {
+        const shape = [blocks, heads.kv, blockSize, kvHeadElements(kvCacheDtype, heads.size)]
+        const allocate = () => device.alloc(shape, names[kvCacheDtype])
+        return Array.from({ length: layers }, () => ({ k: allocate(), v: allocate(), blockSize }))
+      },
       free,
     }
   } catch (error) {
@@ -105,6 +119,6 @@ export function surveyTensors(config: ModelConfig): { name: string; shape: numbe
     load: async () => {},
   }
   const shared = { config, scratch: new Scratch(device, 0), cosSin: nothing, maxLogits: 0 }
-  architectures[config.architecture](new Weights(device, 'bf16', checkpoint), shared)
+  architectures[config.architecture](new Weights(device, { whole: 'bf16', multiplied: 'bf16' }, checkpoint), shared)
   return found
 }

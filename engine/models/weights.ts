@@ -16,44 +16,46 @@ const derived = /\.rotary_emb\.inv_freq$/
 /** What is asked of a checkpoint while the layers are made, and of the device. */
 export type Checkpoint = Pick<WeightReader, 'source' | 'tensors' | 'find' | 'load'>
 export type Memory = Pick<Device, 'alloc' | 'weight'>
+/** In memory: of the matrices of the layers, and of those that stay whole when they are quantised. */
+export type MatrixDTypes = { whole: DType; multiplied: DType }
 
 /** One for all the folders of a checkpoint. */
 type Plan = { targets: Target[]; memory: (Weight | Tensor)[]; ignored: Set<string> }
 
 export class Weights {
   readonly #device: Memory
-  readonly #dtype: DType
+  readonly #dtypes: MatrixDTypes
   readonly #reader: Checkpoint
   readonly #prefix: string
   readonly #plan: Plan
 
   constructor(
     device: Memory,
-    dtype: DType,
+    dtypes: MatrixDTypes,
     reader: Checkpoint,
     prefix = '',
     plan: Plan = { targets: [], memory: [], ignored: new Set() },
   ) {
     this.#device = device
-    this.#dtype = dtype
+    this.#dtypes = dtypes
     this.#reader = reader
     this.#prefix = prefix
     this.#plan = plan
   }
 
   in(name: string): Weights {
-    return new Weights(this.#device, this.#dtype, this.#reader, `${this.#prefix}${name}.`, this.#plan)
+    return new Weights(this.#device, this.#dtypes, this.#reader, `${this.#prefix}${name}.`, this.#plan)
   }
 
   /** [sum of the parts, k]: the parts' rows below each other. */
-  matrix(parts: Parts, k: number): Weight {
+  matrix(parts: Parts, k: number, dtype = this.#dtypes.multiplied): Weight {
     const placed = this.#place(parts, 'weight', (n) => [n, k])
-    const weight = this.#keep(this.#device.weight(sum(parts), k, this.#dtype))
+    const weight = this.#keep(this.#device.weight(sum(parts), k, dtype))
     for (const { tensor, first } of placed) {
-      const dtype = sourceDType(tensor)
+      const source = sourceDType(tensor)
       const take = (row: number, rows: number, bytes: Uint8Array) => {
         assertFinite(tensor, row, toFloat32(tensor, bytes.subarray(0, bytes.length / rows)))
-        weight.load(first + row, rows, bytes, dtype)
+        weight.load(first + row, rows, bytes, source)
       }
       this.#plan.targets.push({ tensor, take })
     }

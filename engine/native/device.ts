@@ -4,14 +4,17 @@ import { type Library, openLibrary } from './library.ts'
 import { type Backend, findLibrary, libraryName } from './location.ts'
 import { elementBytes, HostTensor, int32, type Tensor, Weight } from './tensor.ts'
 
-export type DType = 'f32' | 'f16' | 'bf16' | 'i32'
+export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'i8'
+
+/** Instruction paths of the CPU, as scripts/build.ts compiles them; auto: the best that the machine has. */
+export const isas = ['auto', 'plain', 'avx2', 'avx512', 'avx512_vnni', 'avx512_bf16', 'amx'] as const
+export type Isa = (typeof isas)[number]
 
 export type DeviceOptions = {
   backend: Backend
   /** 0: all cores. */
   threads: number
-  /** auto: the best that the machine has. */
-  isa?: 'auto' | 'plain' | 'avx2' | 'avx512'
+  isa?: Isa
   /** Every index and every extent is checked by the ops; slow. */
   debug?: boolean
 }

@@ -4,10 +4,10 @@
 import koffi from 'koffi'
 import type { Device, DType } from './device.ts'
 
-export const elementBytes: Record<DType, number> = { f32: 4, f16: 2, bf16: 2, i32: 4 }
+export const elementBytes: Record<DType, number> = { f32: 4, f16: 2, bf16: 2, i32: 4, i8: 1 }
 
 /** The numbers of pagestream.h. */
-export const dtypeCode: Record<DType, number> = { f32: 0, f16: 1, bf16: 2, i32: 3 }
+export const dtypeCode: Record<DType, number> = { f32: 0, f16: 1, bf16: 2, i32: 3, i8: 4 }
 
 export type Tensor = {
   readonly pointer: number

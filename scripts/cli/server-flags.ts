@@ -108,6 +108,12 @@ export const engineFlags: FlagGroup[] = [
         choices: ['auto', 'safetensors', 'dummy'],
         help: 'dummy: random weights of the shape that config.json describes, for measuring',
       },
+      {
+        name: '--quantization',
+        kind: 'string',
+        choices: ['int8'],
+        help: 'int8: weights of the layers and activations in 8 bits, made while loading',
+      },
       { name: '--max-model-len', kind: 'integer', help: 'longest prompt plus answer, in tokens (32k)' },
       {
         name: '--generation-config',
@@ -162,12 +168,17 @@ export const engineFlags: FlagGroup[] = [
       { name: '--block-size', kind: 'integer', help: 'tokens per KV block' },
       { name: '--kv-cache-memory-bytes', kind: 'integer', help: 'memory of the KV cache (2G = 2 x 2^30)' },
       { name: '--num-gpu-blocks-override', kind: 'integer', help: 'exact number of KV blocks' },
-      { name: '--kv-cache-dtype', kind: 'string', help: 'type of the KV cache' },
+      {
+        name: '--kv-cache-dtype',
+        kind: 'string',
+        choices: ['auto', 'float32', 'bfloat16', 'float16', 'int8_per_token_head'],
+        help: 'type of the KV cache; auto: that of the weights',
+      },
       { name: '--threads', kind: 'integer', help: 'CPU threads of the kernels (0: the cores of this machine)' },
       {
         name: '--isa',
         kind: 'string',
-        choices: ['auto', 'plain', 'avx2', 'avx512'],
+        choices: ['auto', 'plain', 'avx2', 'avx512', 'avx512_vnni', 'avx512_bf16', 'amx'],
         help: 'instruction path of the CPU kernels',
       },
       { name: '--lease-ms', kind: 'integer', help: 'work of an engine silent this long goes to another' },

@@ -28,6 +28,15 @@ export const limits = {
   float32: { tolerance: 2e-4, tossUp: 0 },
   bfloat16: { tolerance: 0.3, tossUp: 0.3 },
 }
+/** int8 keeps 7 bits of the largest of the numbers that share a scale: logits move by up to 0.6, one by 1.1. */
+const int8Limits = { tolerance: 1.5, tossUp: 1.5 }
+
+export type Precision = Pick<ModelOptions, 'dtype' | 'quantization' | 'kvCacheDtype'>
+
+export function limitsOf({ dtype, quantization, kvCacheDtype = dtype }: Precision) {
+  if (quantization || kvCacheDtype === 'int8_per_token_head') return int8Limits
+  return limits[kvCacheDtype === 'float32' ? dtype : 'bfloat16']
+}
 
 const blockSize = 16
 
@@ -39,7 +48,7 @@ const ways = [
   { name: 'side by side', together: true, chunk: 16 },
 ]
 
-export async function verifyModel(device: Device, folder: string, dtype: ModelOptions['dtype']): Promise<ModelResult> {
+export async function verifyModel(device: Device, folder: string, precision: Precision): Promise<ModelResult> {
   const goldens = readGolden(folder)
   const lengths = goldens.map(({ ids, greedy }) => ids.length + greedy.length)
   const maxTokens = Math.max(...goldens.map(({ ids }) => ids.length), 16 * goldens.length)
@@ -48,12 +57,12 @@ export async function verifyModel(device: Device, folder: string, dtype: ModelOp
     const files = await readModelFiles(source)
     assertFits(goldens, files.config.vocabularySize)
     const reader = new WeightReader(source, files.tensors)
-    const options = { dtype, maxTokens, maxLogits: maxTokens, maxPositions: Math.max(...lengths) }
+    const options = { ...precision, maxTokens, maxLogits: maxTokens, maxPositions: Math.max(...lengths) }
     const model = await createModel(device, files.config, reader, options)
     const blocks = lengths.reduce((sum, length) => sum + Math.ceil(length / blockSize), 0)
     const runner = new PagedRunner(device, model, blocks, blockSize)
     try {
-      const comparison = new Comparison(limits[dtype])
+      const comparison = new Comparison(limitsOf(precision))
       const pagedDifference = compareAll(runner, goldens, comparison)
       const equal = goldens.filter((golden) => comparison.isEqual(golden))
       const texts = compareTexts(files.tokenizerJson, equal)

@@ -140,7 +140,7 @@ function padded(blocks: number[], stride: number): number[] {
 }
 
 /** Ties to the lowest id, as in the kernels. */
-export function argmax(values: Float32Array): number {
+export function argmax(values: Float32Array | Float64Array): number {
   let best = 0
   for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i
   return best

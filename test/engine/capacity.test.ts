@@ -16,7 +16,7 @@ function input(options: Partial<CapacityInput['options']> = {}, rest: Partial<Ca
       numGpuBlocksOverride: null,
       ...options,
     },
-    kvElementBytes: 2,
+    kvHeadBytes: 2 * 64,
     freeBytes: 10 * GiB,
     weightBytes: 1 * GiB,
     ...rest,

@@ -160,6 +160,26 @@ test('with guesses every text, log-probability and reason is what it is without'
   assert.deepEqual(await texts({ speculative_config }), await texts({}))
 })
 
+test('int8 weights and cache: the same alone, among others and with other threads and instructions', async () => {
+  const options = { model, quantization: 'int8', kv_cache_dtype: 'int8_per_token_head' } as const
+  const prompts = goldens.map(({ prompt }) => prompt)
+  const texts = async (extra: object, run: (llm: LLM) => Promise<string[]>) => {
+    const llm = await LLM.create({ ...options, ...extra })
+    return run(llm).finally(() => llm.close())
+  }
+  const params = new SamplingParams({ temperature: 0, max_tokens: 40 })
+  const textOf = async (llm: LLM, asked: string[]) =>
+    (await llm.generate(asked, params, quiet)).map(({ outputs: [best] }) => best.text)
+  const together = await texts({}, (llm) => textOf(llm, prompts))
+  const alone = await texts({ threads: 1, isa: 'plain', max_num_batched_tokens: 8, max_num_seqs: 8 }, async (llm) => {
+    const each: string[] = []
+    for (const prompt of prompts) each.push(...(await textOf(llm, [prompt])))
+    return each
+  })
+  assert.deepEqual(alone, together)
+  assert.ok(together.every((text) => text.length > 20))
+})
+
 test('a model that is not there, or an option that is not known, is one clear line', async () => {
   await assert.rejects(new LLM({ model: './nowhere' }).generate('x'), /nowhere/)
   assert.throws(() => new LLM({ model: './x', max_model_lenn: 5 }), /unknown option --max-model-lenn/)

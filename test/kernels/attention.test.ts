@@ -1,7 +1,7 @@
 import { test } from 'node:test'
 import type { Device } from '../../engine/native/device.ts'
 import { assertClose, assertSameBits, isas, numbers, open, poisoned, run } from './devices.ts'
-import { attend, exactAttention, type KvDType, type Layout, plainOptions } from './paged.ts'
+import { allocateCache, attend, exactAttention, type KvDType, type Layout, plainOptions } from './paged.ts'
 
 const grouped = { query: 6, kv: 2, size: 24 }
 /** More than two partitions of 256. */
@@ -24,6 +24,8 @@ for (const isa of isas) {
       [{ query: 7, kv: 1, size: 100 }, 40, 1, 'f16'],
       [{ query: 2, kv: 1, size: 128 }, 300, 32, 'f32'],
       [grouped, 290, 24, 'bf16'],
+      [grouped, 290, 5, 'i8'],
+      [{ query: 9, kv: 3, size: 64 }, 130, 16, 'i8'],
     ]
     for (const [heads, length, blockSize, kv] of cases) {
       const layout = { heads, length, blockSize, kv }
@@ -48,15 +50,24 @@ for (const isa of isas) {
 
   test(`${isa}: one prefill, chunks, single tokens and a shuffled block table give the same bits`, () => {
     const device = open(isa)
-    for (const options of [plainOptions, { ...plainOptions, window: 100 }]) {
-      const whole = attend(device, long, options, [long.length])
+    const [some, int8] = [long, { ...long, kv: 'i8' } as const]
+    for (const [layout, options] of [
+      [some, plainOptions],
+      [some, { ...plainOptions, window: 100 }],
+      [int8, plainOptions],
+    ] as const) {
+      const whole = attend(device, layout, options, [long.length])
       const ones = Array<number>(long.length).fill(1)
-      assertSameBits(attend(device, long, options, [1, 200, 7, 255, 67]), whole, 'chunks')
-      assertSameBits(attend(device, long, options, ones), whole, 'one by one')
+      assertSameBits(attend(device, layout, options, [1, 200, 7, 255, 67]), whole, 'chunks')
+      assertSameBits(attend(device, layout, options, ones), whole, 'one by one')
       const blocks = Math.ceil(long.length / long.blockSize)
-      assertSameBits(attend(device, long, options, [500, 30], shuffled(blocks)), whole, 'shuffled blocks')
+      assertSameBits(attend(device, layout, options, [500, 30], shuffled(blocks)), whole, 'shuffled blocks')
       for (const blockSize of [7, 64]) {
-        assertSameBits(attend(device, { ...long, blockSize }, options, [long.length]), whole, `blocks of ${blockSize}`)
+        assertSameBits(
+          attend(device, { ...layout, blockSize }, options, [long.length]),
+          whole,
+          `blocks of ${blockSize}`,
+        )
       }
     }
   })
@@ -68,17 +79,19 @@ for (const isa of isas) {
 }
 
 test('every instruction set gives the bits of the plain one', () => {
-  const plain = attend(open('plain'), long, plainOptions, [long.length])
-  for (const isa of isas) assertSameBits(attend(open(isa), long, plainOptions, [530]), plain, isa)
+  for (const kv of ['bf16', 'i8'] as const) {
+    const layout = { ...long, kv }
+    const plain = attend(open('plain'), layout, plainOptions, [long.length])
+    for (const isa of isas) assertSameBits(attend(open(isa), layout, plainOptions, [530]), plain, `${isa} ${kv}`)
+  }
 })
 
 /** The sequence `long` as the middle one of three; the others have a past of their own and garbage in their blocks. */
 function batched(device: Device): Float32Array {
-  const { heads, length, blockSize, kv } = long
+  const { heads, length, blockSize } = long
   const width = (heads.query + 2 * heads.kv) * heads.size
   const blocks = Math.ceil(length / blockSize)
-  const shape = [2 + blocks, heads.kv, blockSize, heads.size]
-  const cache = { k: device.alloc(shape, kv), v: device.alloc(shape, kv), blockSize }
+  const cache = allocateCache(device, long, 2 + blocks)
   const rows = length + 4
   const qkv = new Float32Array(rows * width).fill(0.5)
   qkv.set(numbers(length * width, 1, 2), 3 * width)

@@ -2,14 +2,13 @@
 // and the comparison with an exact result. Op tests compare with a naive float64 loop of their own.
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { Device } from '../../engine/native/device.ts'
+import { isas as allIsas, Device, type Isa } from '../../engine/native/device.ts'
 import { Commands } from '../../engine/native/ops.ts'
 import type { Tensor, Weight } from '../../engine/native/tensor.ts'
 import { buildKernels } from '../../scripts/build.ts'
 
 await buildKernels()
 
-export type Isa = 'plain' | 'avx2' | 'avx512'
 const opened: Device[] = []
 after(() => {
   for (const device of opened) device.close()
@@ -21,7 +20,9 @@ export function open(isa: Isa, threads = 2, debug = true): Device {
   return device
 }
 
-export const isas: Isa[] = (['plain', 'avx2', 'avx512'] as const).filter((isa) => {
+/** Instruction sets of this machine, as linear is compiled for. */
+export const linearIsas: Isa[] = allIsas.filter((isa) => {
+  if (isa === 'auto') return false
   try {
     Device.open({ backend: 'cpu', threads: 1, isa }).close()
     return true
@@ -30,6 +31,9 @@ export const isas: Isa[] = (['plain', 'avx2', 'avx512'] as const).filter((isa) =
     return false
   }
 })
+
+/** Those of all other ops. */
+export const isas = linearIsas.filter((isa) => ['plain', 'avx2', 'avx512'].includes(isa))
 
 export function run(device: Device, append: (commands: Commands) => void): void {
   const commands = new Commands(device)
@@ -55,7 +59,13 @@ export function poisoned(device: Device, shape: number[]): Tensor {
   return tensor
 }
 
-export function packed(device: Device, values: Float32Array, n: number, k: number, dtype: 'f32' | 'bf16'): Weight {
+export function packed(
+  device: Device,
+  values: Float32Array,
+  n: number,
+  k: number,
+  dtype: 'f32' | 'bf16' | 'i8',
+): Weight {
   const weight = device.weight(n, k, dtype)
   weight.load(0, n, new Uint8Array(values.buffer, values.byteOffset, values.byteLength), 'f32')
   return weight
@@ -64,6 +74,27 @@ export function packed(device: Device, values: Float32Array, n: number, k: numbe
 export function toBf16(value: number): number {
   const word = new Uint32Array(Float32Array.of(value).buffer)[0]!
   return new Float32Array(Uint32Array.of(((word + 0x7fff + ((word >>> 16) & 1)) & 0xffff0000) >>> 0).buffer)[0]!
+}
+
+/** Rule 5 of pagestream.h: each row of k numbers as whole multiples of its largest magnitude / levels. */
+export function quantised(values: Float32Array, k: number, levels = 127): Float64Array {
+  const out = new Float64Array(values.length)
+  for (let begin = 0; begin < values.length; begin += k) {
+    const row = values.subarray(begin, begin + k)
+    const largest = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+    const inverse = Math.fround(levels / largest)
+    for (const [i, value] of row.entries()) {
+      const scaled = Math.fround(value * inverse)
+      out[begin + i] = (roundHalfToEven(scaled) * largest) / levels
+    }
+  }
+  return out
+}
+
+function roundHalfToEven(value: number): number {
+  const below = Math.floor(value)
+  if (value - below !== 0.5) return Math.round(value)
+  return below % 2 === 0 ? below : below + 1
 }
 
 export function assertClose(

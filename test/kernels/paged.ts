@@ -1,10 +1,10 @@
 // A paged sequence for the attention tests: q, k and v of all its positions, computed through the cache in pieces of
 // any size and through any block table, and the same by a naive float64 loop over the whole sequence.
 import type { Device } from '../../engine/native/device.ts'
-import type { Heads } from '../../engine/native/ops.ts'
-import { numbers, poisoned, run, toBf16 } from './devices.ts'
+import type { Heads, KvLayer } from '../../engine/native/ops.ts'
+import { numbers, poisoned, quantised, run, toBf16 } from './devices.ts'
 
-export type KvDType = 'f32' | 'f16' | 'bf16'
+export type KvDType = 'f32' | 'f16' | 'bf16' | 'i8'
 export type Layout = { heads: Heads; length: number; blockSize: number; kv: KvDType; seed?: number }
 export type Options = { scale: number; softcap: number; window: number }
 
@@ -12,10 +12,17 @@ export const plainOptions: Options = { scale: 0.3, softcap: 0, window: 0 }
 const widthOf = ({ query, kv, size }: Heads) => (query + 2 * kv) * size
 const qkvOf = ({ heads, length, seed = 1 }: Layout) => numbers(length * widthOf(heads), seed, 2)
 
-const rounders: Record<KvDType, (value: number) => number> = {
-  f32: (value) => value,
-  f16: (value) => Float16Array.of(value)[0]!,
-  bf16: toBf16,
+/** What the cache keeps of one head of one token. */
+const kept: Record<KvDType, (head: Float32Array) => Iterable<number>> = {
+  f32: (head) => head,
+  f16: (head) => Float16Array.from(head),
+  bf16: (head) => head.map(toBf16),
+  i8: (head) => quantised(head, head.length),
+}
+
+export function allocateCache(device: Device, { heads, blockSize, kv }: Layout, blocks: number): KvLayer {
+  const shape = [blocks, heads.kv, blockSize, heads.size + (kv === 'i8' ? 4 : 0)]
+  return { k: device.alloc(shape, kv), v: device.alloc(shape, kv), blockSize }
 }
 
 /** Chunks are the numbers of tokens of successive steps; order is the block table. Output of all rows, in order. */
@@ -26,11 +33,10 @@ export function attend(
   chunks: number[],
   order?: number[],
 ): Float32Array {
-  const { heads, length, blockSize, kv } = layout
+  const { heads, length, blockSize } = layout
   const qkv = qkvOf(layout)
   const table = order ?? Array.from({ length: Math.ceil(length / blockSize) }, (_, i) => i)
-  const shape = [Math.max(...table) + 1, heads.kv, blockSize, heads.size]
-  const cache = { k: device.alloc(shape, kv), v: device.alloc(shape, kv), blockSize }
+  const cache = allocateCache(device, layout, Math.max(...table) + 1)
   const outputs = new Float32Array(length * heads.query * heads.size)
   let done = 0
   for (const tokens of chunks) {
@@ -62,7 +68,8 @@ export function exactAttention(layout: Layout, { scale, softcap, window }: Optio
   const { query, size } = heads
   const width = widthOf(heads)
   const qkv = qkvOf(layout)
-  const cached = qkv.map(rounders[kv])
+  const cached = Float64Array.from(qkv)
+  for (let i = 0; i < qkv.length; i += size) cached.set([...kept[kv](qkv.subarray(i, i + size))], i)
   const out = new Float64Array(length * query * size)
   for (let row = 0; row < length; row++)
     for (let head = 0; head < query; head++) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "cache.h"
 #include "context.h"
 #include "simd.h"
 
@@ -35,17 +36,21 @@ struct Shape {
 /* The blocks of one sequence and kv head. */
 template <class T>
 struct Blocks {
-  const T *k_cache, *v_cache;
+  static constexpr bool kIsScaled = std::is_same_v<T, int8_t>;
+  ps_ptr k_cache, v_cache;
   const int32_t* table;
   int head;
   const Shape& shape;
 
-  int64_t base(int position) const {
-    return (int64_t(table[position / shape.block_size]) * shape.hkv + head) * shape.hd * shape.block_size;
+  Head<T> at(ps_ptr cache, int position) const {
+    const int64_t block = table[position / shape.block_size];
+    return Head<T>(cache, block * shape.hkv + head, shape.hd, shape.block_size);
   }
   /* k of dimension d at position p: k(p)[d * block_size] */
-  const T* k(int position) const { return k_cache + base(position) + position % shape.block_size; }
-  const T* v(int position) const { return v_cache + base(position) + int64_t(position % shape.block_size) * shape.hd; }
+  const T* k(int position) const { return at(k_cache, position).data + position % shape.block_size; }
+  const T* v(int position) const { return at(v_cache, position).data + int64_t(position % shape.block_size) * shape.hd; }
+  const float* k_scales(int position) const { return at(k_cache, position).scales + position % shape.block_size; }
+  const float* v_scales(int position) const { return at(v_cache, position).scales + position % shape.block_size; }
   /* Positions from here to the end of the block. */
   int left(int position) const { return shape.block_size - position % shape.block_size; }
 };
@@ -84,6 +89,7 @@ static void score(Tile& tile, int v0, const Blocks<T>& blocks, int start, int be
     dot_products<N>(tile, v0, blocks.k(position), shape.block_size, shape.hd, readable, acc);
     for (int v = 0; v < N; v++) {
       Vec s = acc[v] * set1(shape.scale);
+      if constexpr (Blocks<T>::kIsScaled) s = s * load(blocks.k_scales(position), readable);
       if (shape.softcap > 0) s = set1(shape.softcap) * tanh(s / set1(shape.softcap));
       store(tile.scores[v0 + v] + position - start, s, lanes);
     }
@@ -113,6 +119,19 @@ static void soften(Tile& tile, int v, int start, int begin, int end) {
   }
   tile.part_m[v] = m;
   tile.part_l[v] = sum(total);
+}
+
+/* Weights times the scales of v, of int8. */
+template <class T>
+static void scale_weights(Tile& tile, const Blocks<T>& blocks, int start, int begin, int end) {
+  for (int position = begin, lanes; position < end; position += lanes) {
+    lanes = std::min({kLanes, blocks.left(position), end - position});
+    const Vec scales = load(blocks.v_scales(position), lanes);
+    for (int v = 0; v < tile.count; v++) {
+      float* weights = tile.scores[v] + position - start;
+      store(weights, load(weights, lanes) * scales, lanes);
+    }
+  }
 }
 
 /* part_o of N vectors, dimensions [d, d + C Vecs), the last of them `lanes` wide. */
@@ -164,6 +183,7 @@ static void attend(Tile& tile, const Blocks<T>& blocks, int start, int begin, in
   const int hd = blocks.shape.hd;
   in_groups<kScored>(0, tile.count, [&](auto n, int v) { score<n()>(tile, v, blocks, start, begin, end); });
   for (int v = 0; v < tile.count; v++) soften(tile, v, start, begin, end);
+  if constexpr (Blocks<T>::kIsScaled) scale_weights(tile, blocks, start, begin, end);
   in_groups<kWeighed>(0, tile.count, [&](auto n, int v) {
     constexpr int kWidth = kWeighedVecs * kLanes;
     int d = 0;
@@ -208,7 +228,7 @@ static void run_item(const Batch& batch, const Shape& shape, int sequence, int h
     std::fill(tile.o[v], tile.o[v] + (hd + kLanes - 1) / kLanes * kLanes, 0.0f);
   }
   const int32_t* table = batch.table + int64_t(sequence) * batch.stride;
-  run_tile(tile, Blocks<T>{(const T*)batch.k_cache, (const T*)batch.v_cache, table, head, shape});
+  run_tile(tile, Blocks<T>{batch.k_cache, batch.v_cache, table, head, shape});
   for (int v = 0; v < tile.count; v++)
     for (int d = 0; d < hd; d += kLanes)
       // + 0 makes one zero of both signs: positions that weigh nothing may flip the sign of an underflow.
@@ -240,8 +260,9 @@ void attention(Context& ctx, ps_ptr out, ps_ptr qkv, ps_ptr k_cache, ps_ptr v_ca
   require_f32(dtype);
   require(b >= 0 && hq > 0 && hkv > 0 && hq % hkv == 0, "b >= 0 and hq is a multiple of hkv");
   require(hd > 0 && hd <= kMaxHead && block_size > 0 && window >= 0, "hd in 1..512, block_size > 0, window >= 0");
-  if (kv_dtype != PS_F32 && kv_dtype != PS_BF16 && kv_dtype != PS_F16)
-    throw Error(PS_E_UNSUPPORTED, "kv_dtype %d; the cache is f32, f16 or bf16", kv_dtype);
+  if (kv_dtype != PS_F32 && kv_dtype != PS_BF16 && kv_dtype != PS_F16 && kv_dtype != PS_I8)
+    throw Error(PS_E_UNSUPPORTED, "kv_dtype %d; the cache is f32, f16, bf16 or int8", kv_dtype);
+  if (kv_dtype == PS_I8) require(hd % 4 == 0, "hd is a multiple of 4 with an int8 cache");
   const Shape shape{hq, hkv, hd, block_size, window, scale, softcap};
   const int32_t* starts = ctx.tensor<int32_t>("query_start", query_start, b + 1);
   const int64_t t = b > 0 ? starts[b] : 0;
@@ -253,13 +274,19 @@ void attention(Context& ctx, ps_ptr out, ps_ptr qkv, ps_ptr k_cache, ps_ptr v_ca
                     ctx.tensor<int32_t>("kv_length", kv_length, b),
                     ctx.tensor<int32_t>("block_table", block_table, int64_t(b) * table_stride),
                     table_stride};
-  if (ctx.debug) check_batch(ctx, batch, shape, b, int64_t(hkv) * hd * block_size * (kv_dtype == PS_F32 ? 4 : 2));
+  const auto head_bytes = kv_dtype == PS_F32  ? Head<float>::bytes(hd, block_size)
+                          : kv_dtype == PS_I8 ? Head<int8_t>::bytes(hd, block_size)
+                                              : Head<Half>::bytes(hd, block_size);
+  if (ctx.debug) check_batch(ctx, batch, shape, b, hkv * head_bytes);
 
   // Items are (sequence, kv head, tile); ends[i] is the number of items up to sequence i.
   int64_t* ends = ctx.scratch<int64_t>(b);
   auto tiles = [&](int i) { return ((starts[i + 1] - starts[i]) * int64_t(shape.group()) + kTile - 1) / kTile; };
   for (int i = 0; i < b; i++) ends[i] = (i > 0 ? ends[i - 1] : 0) + hkv * tiles(i);
-  auto run = kv_dtype == PS_F32 ? run_item<float> : kv_dtype == PS_BF16 ? run_item<Bf16> : run_item<Half>;
+  auto run = kv_dtype == PS_F32    ? run_item<float>
+             : kv_dtype == PS_BF16 ? run_item<Bf16>
+             : kv_dtype == PS_I8   ? run_item<int8_t>
+                                   : run_item<Half>;
   ctx.pool.parallel(b > 0 ? ends[b - 1] : 0, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; item++) {
       const int i = int(std::upper_bound(ends, ends + b, item) - ends);

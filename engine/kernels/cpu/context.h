@@ -62,15 +62,29 @@ struct Context {
 
 /* A matrix [n, k] cut in panels of kPanel rows; weight.cpp has the layout. */
 constexpr int kPanel = 32;
+constexpr int kStepBytes = kPanel * 4;
+/* Steps of a tile of AMX. */
+constexpr int kTileSteps = 16;
+
+/* Of an int8 panel. The offset is what a sum is too large by if kInt8Offset was added to every number of x. */
+constexpr int kInt8Offset = 128;
+struct Scales {
+  float scale[kPanel];
+  int32_t offset[kPanel];
+};
 
 struct Weight {
   int32_t n, k, dtype;
+  int32_t steps;
   uint64_t panel_bytes;
   uint64_t bytes;
   char* data;
 
   int32_t panels() const { return (n + kPanel - 1) / kPanel; }
   const char* panel(int64_t p) const { return data + p * panel_bytes; }
+  const Scales& scales(int64_t p) const {
+    return *reinterpret_cast<const Scales*>(panel(p) + int64_t(steps) * kStepBytes);
+  }
 };
 
 inline Context& context(ps_ctx ctx) {

@@ -11,6 +11,10 @@ static void unpack_row(const Weight& w, int row, float* out) {
   if (w.dtype == PS_F32) {
     const float* from = reinterpret_cast<const float*>(panel) + lane;
     for (int j = 0; j < w.k; j++) out[j] = from[int64_t(j) * kPanel];
+  } else if (w.dtype == PS_I8) {
+    const int8_t* from = reinterpret_cast<const int8_t*>(panel) + 4 * lane;
+    const float scale = w.scales(row / kPanel).scale[lane];
+    for (int j = 0; j < w.k; j++) out[j] = from[int64_t(j / 4) * kStepBytes + j % 4] * scale;
   } else {
     const Bf16* from = reinterpret_cast<const Bf16*>(panel) + 2 * lane;
     for (int j = 0; j < w.k; j++) out[j] = to_float(from[int64_t(j / 2) * 2 * kPanel + j % 2]);

@@ -1,5 +1,5 @@
-// bf16 and f16 as stored, and conversions of one number; g++ before 12 has no type of its own for them. Rounding is to
-// nearest, ties to even; a NaN stays a NaN.
+// bf16, f16 and int8 as stored, and conversions of one number; g++ before 12 has no type of its own for the first two.
+// Rounding is to nearest, ties to even; a NaN stays a NaN, but in int8.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -54,3 +54,12 @@ inline Half from_float<Half>(float x) {
     half = (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13;
   return {uint16_t(sign | half)};
 }
+
+/* Whole numbers: rule 5 of pagestream.h. `largest` is the largest magnitude of the numbers that share a scale. */
+constexpr float kInt8Most = 127, kInt16Most = 32512;
+inline float inverse_scale(float largest, float most) { return largest > 0 ? most / largest : 0; }
+inline int32_t to_whole(float x, float inverse) {
+  constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+  return int32_t(bits_of(x * inverse + kRound) - bits_of(kRound));
+}
+inline float to_float(int8_t x) { return x; }
