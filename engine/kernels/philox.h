@@ -4,11 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __CUDACC__
-#define PS_BOTH __host__ __device__ inline
-#else
-#define PS_BOTH inline
-#endif
+#include "both.h"
 
 struct Philox {
   uint32_t word[4];

@@ -7,7 +7,8 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-export type Backend = 'cpu' | 'cuda'
+/** emulated: the CUDA kernels on a CPU, for tests. */
+export type Backend = 'cpu' | 'cuda' | 'emulated'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 

@@ -57,9 +57,7 @@ function argument({ type }: Parameter, index: number): string {
 
 function entryPoint(op: Op): string {
   const args = ['c', ...own(op).map(({ name }) => name)].join(', ')
-  return `${op.returns} ${op.name}(${op.parameters
-    .map(({ type, name }) => (name === 's' ? type : `${type} ${name}`))
-    .join(', ')}) {
-  return guarded("${op.name}", [&] { Context& c = context(ctx); c.ops->${shortName(op)}(${args}); });
+  return `${op.returns} ${op.name}(${declare(op.parameters)}) {
+  return guarded("${op.name}", [&] { Context& c = enter(ctx, s); c.ops->${shortName(op)}(${args}); });
 }`
 }

@@ -1,27 +1,10 @@
 // What a ps_ctx is on the CPU, the errors of all functions, and the checks of debug mode. Included by every file.
 #pragma once
-#include <cstdarg>
-#include <cstdio>
-#include <cstring>
-#include <exception>
-
+#include "error.h"
 #include "memory.h"
 #include "ops.h"
 #include "pagestream.h"
 #include "pool.h"
-
-/* Thrown by ops before they start, caught at the border (guarded, ps_exec), never in a thread of the pool. */
-struct Error {
-  int32_t code;
-  char text[400];
-
-  [[gnu::format(printf, 3, 4)]] Error(int32_t code, const char* format, ...) : code(code) {
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-  }
-};
 
 struct Context {
   const Ops* ops;
@@ -78,37 +61,14 @@ inline Context& context(ps_ctx ctx) {
   return *reinterpret_cast<Context*>(ctx);
 }
 
+/* Where an exported op begins. */
+inline Context& enter(ps_ctx ctx, ps_stream) { return context(ctx); }
+
 inline const Weight& weight(ps_weight w) {
   if (!w) throw Error(PS_E_INVALID, "the weight is 0");
   return *reinterpret_cast<Weight*>(w);
 }
 
-/* Sets the text that ps_last_error() gives; returns the code. */
-int32_t report(const char* function, const Error& error);
-
-template <class Action>
-int32_t guarded(const char* function, Action action) {
-  try {
-    action();
-    return PS_OK;
-  } catch (const Error& error) {
-    return report(function, error);
-  } catch (const std::exception& error) {  // of the C++ library: no memory, no more threads
-    return report(function, Error(PS_E_OOM, "%s", error.what()));
-  }
-}
-
-inline void require(bool holds, const char* what) {
-  if (!holds) throw Error(PS_E_INVALID, "must hold: %s", what);
-}
-
 inline void require_f32(int32_t dtype) {
   if (dtype != PS_F32) throw Error(PS_E_UNSUPPORTED, "activations are f32 on the CPU, not dtype %d", dtype);
-}
-
-inline float as_float(uint64_t bits) {
-  uint32_t low = uint32_t(bits);
-  float value;
-  memcpy(&value, &low, sizeof value);
-  return value;
 }

@@ -1,20 +1,14 @@
-// Contexts, memory, streams, errors and the command list. Which instruction set runs is decided here, once per context.
+// Contexts, memory and streams. Which instruction set runs is decided here, once per context.
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <string>
 
 #include "dispatch.h"
+#include "options.h"
 
 /* The numerics id: counted up whenever an op's bits change. All instruction sets give the same (simd.h). */
 static constexpr int kNumerics = 1;
-
-static thread_local char last_error[480] = "";
-
-int32_t report(const char* function, const Error& error) {
-  snprintf(last_error, sizeof last_error, "%s: %s", function, error.text);
-  return error.code;
-}
 
 void* Context::grow_scratch(size_t bytes) {
   if (bytes > scratch_bytes_) {
@@ -40,16 +34,6 @@ static bool machine_has(const char* isa) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #endif
   return !strcmp(isa, "plain");
-}
-
-/* The value of "name" in one flat JSON object of numbers, booleans and strings without escapes: our own caller's. */
-static std::string option(const char* json, const char* name, const char* otherwise) {
-  const std::string key = std::string("\"") + name + "\":";
-  const char* found = json ? strstr(json, key.c_str()) : nullptr;
-  if (!found) return otherwise;
-  found += key.size();
-  while (*found == ' ' || *found == '"') found++;
-  return std::string(found, strcspn(found, ",\"} "));
 }
 
 static int choose_isa(const std::string& wanted) {
@@ -166,30 +150,6 @@ int32_t ps_stream_sync(ps_ctx ctx, ps_stream) {
   return guarded("ps_stream_sync", [&] { context(ctx); });
 }
 
-int32_t ps_exec(ps_ctx ctx, ps_stream, const void* records, uint64_t bytes) {
-  const char* name = "ps_exec";
-  int index = 0;
-  try {
-    Context& c = context(ctx);
-    const char* end = static_cast<const char*>(records) + bytes;
-    for (const char* at = static_cast<const char*>(records); at < end; index++) {
-      struct {
-        uint32_t op, words;
-      } head;
-      if (uint64_t(end - at) < sizeof head) throw Error(PS_E_INVALID, "record %d is cut off", index);
-      memcpy(&head, at, sizeof head);
-      at += sizeof head;
-      if (head.op >= op_count) throw Error(PS_E_INVALID, "record %d: there is no op %u", index, head.op);
-      if (uint64_t(end - at) / 8 < head.words) throw Error(PS_E_INVALID, "record %d is cut off", index);
-      name = op_names[head.op];
-      run_op(c, head.op, head.words, reinterpret_cast<const uint64_t*>(at));
-      name = "ps_exec";
-      at += 8 * uint64_t(head.words);
-    }
-    return PS_OK;
-  } catch (const Error& error) {
-    return report(name, Error(error.code, "%s (record %d)", error.text, index));
-  } catch (const std::exception& error) {
-    return report(name, Error(PS_E_OOM, "%s (record %d)", error.what(), index));
-  }
+int32_t ps_exec(ps_ctx ctx, ps_stream s, const void* records, uint64_t bytes) {
+  return run_commands(ctx, s, records, bytes);
 }
