@@ -50,8 +50,8 @@ PS_API const char* ps_header_hash(void);
 PS_API const char* ps_last_error(void);
 /* JSON: {"abi","isa","name","cores","numerics"}. `numerics`: equal on devices that give equal bits. */
 PS_API int32_t ps_device_info(ps_ctx ctx, char* out, int32_t capacity);
-/* options: JSON {"threads":0 = all cores,"isa":"auto"|"plain"|"avx2"|"avx512","debug":false}. With debug every index is
- * checked, and that every tensor lies inside an allocation. */
+/* options: JSON {"threads":0 = all cores,"isa":"auto"|"plain"|"avx2"|"avx512","debug":false,"deterministic":false}. With
+ * debug every index is checked, and that every tensor lies inside an allocation. A GPU keeps rule 1 if deterministic. */
 PS_API int32_t ps_ctx_create(int32_t device, const char* options, uint64_t* out_ctx);
 PS_API int32_t ps_ctx_destroy(ps_ctx ctx);
 PS_API int32_t ps_mem_info(ps_ctx ctx, uint64_t* out_free, uint64_t* out_total);
@@ -81,7 +81,7 @@ PS_API int32_t ps_exec(ps_ctx ctx, ps_stream s, const void* records, uint64_t by
 
 /* ---- ops begin -------------------------------------------------------------------------------------------------
  * t: tokens of the step (all sequences laid end to end), b: sequences, d: hidden size, hd: head size,
- * hq / hkv: query / key-value heads. `dtype` is that of the activations (the CPU takes PS_F32). */
+ * hq / hkv: query / key-value heads. `dtype` is that of the activations (PS_F32; a GPU takes PS_BF16 too). */
 
 /* out[i] = W[ids[i]]                               ids: i32 [t]  out: [t, k of W] */
 PS_API int32_t ps_embedding(ps_ctx ctx, ps_stream s, ps_ptr out, ps_weight w, ps_ptr ids, int32_t t, int32_t dtype);
@@ -97,7 +97,7 @@ PS_API int32_t ps_linear(ps_ctx ctx, ps_stream s, ps_ptr y, ps_ptr x, ps_weight 
 PS_API int32_t ps_rope(ps_ctx ctx, ps_stream s, ps_ptr qkv, ps_ptr positions, ps_ptr cos_sin, int32_t t, int32_t hq, int32_t hkv, int32_t hd, int32_t rot, int32_t interleaved, int32_t dtype);
 /* Writes k and v of each row to slot = block * block_size + offset. slots: i32 [t]
  * Caches of kv_dtype: k [blocks, hkv, hd, block_size] (transposed: SIMD lanes are tokens), v [blocks, hkv, block_size, hd].
- * Only the ops here know that; a block of either is hkv hd block_size elements. */
+ * Only the ops here know that (on a GPU k lies as v does); a block of either is hkv hd block_size elements. */
 PS_API int32_t ps_kv_write(ps_ctx ctx, ps_stream s, ps_ptr k_cache, ps_ptr v_cache, ps_ptr qkv, ps_ptr slots, int32_t t, int32_t hq, int32_t hkv, int32_t hd, int32_t block_size, int32_t dtype, int32_t kv_dtype);
 /* Paged causal attention (arXiv 2309.06180); decode is the case of one query row. Sequence i has query rows
  * query_start[i] .. query_start[i+1], the last of its kv_length[i] positions.

@@ -2,7 +2,7 @@
 
 import { type Library, openLibrary } from './library.ts'
 import { type Backend, findLibrary, libraryName } from './location.ts'
-import { elementBytes, HostTensor, int32, type Tensor, Weight } from './tensor.ts'
+import { DeviceTensor, elementBytes, HostTensor, int32, type Tensor, Weight } from './tensor.ts'
 
 export type DType = 'f32' | 'f16' | 'bf16' | 'i32'
 
@@ -14,6 +14,8 @@ export type DeviceOptions = {
   isa?: 'auto' | 'plain' | 'avx2' | 'avx512'
   /** Every index and every extent is checked by the ops; slow. */
   debug?: boolean
+  /** The same bits whatever the batch, at some cost. The CPU always does so. */
+  deterministic?: boolean
 }
 
 export type DeviceInfo = { isa: string; name: string; cores: number; numerics: string }
@@ -24,19 +26,22 @@ export class Device {
   readonly library: Library
   readonly context: number
   readonly info: DeviceInfo
-  readonly #tensors = new Set<HostTensor>()
+  readonly #backend: Backend
+  readonly #tensors = new Set<Tensor>()
   #isOpen = true
 
-  static open({ backend, threads, isa = 'auto', debug = false }: DeviceOptions): Device {
+  static open({ backend, threads, isa = 'auto', debug = false, deterministic = false }: DeviceOptions): Device {
     const path = findLibrary(backend)
-    if (!path) throw new Error(`${libraryName(backend)} is not built yet; build it: npm run kernels`)
+    const command = backend === 'cpu' ? 'npm run kernels' : 'npm run build:cuda'
+    if (!path) throw new Error(`${libraryName(backend)} is not built yet; build it: ${command}`)
     const library = openLibrary(path)
     const context = new BigUint64Array(1)
-    library.call('ps_ctx_create', 0, JSON.stringify({ threads, isa, debug }), context)
-    return new Device(library, Number(context[0]))
+    library.call('ps_ctx_create', 0, JSON.stringify({ threads, isa, debug, deterministic }), context)
+    return new Device(backend, library, Number(context[0]))
   }
 
-  private constructor(library: Library, context: number) {
+  private constructor(backend: Backend, library: Library, context: number) {
+    this.#backend = backend
     this.library = library
     this.context = context
     const text = Buffer.alloc(infoCapacity)
@@ -51,12 +56,19 @@ export class Device {
     const pointer = new BigUint64Array(1)
     // An empty tensor has an address too.
     this.library.call('ps_malloc', this.context, Math.max(bytes, 1), pointer)
-    const tensor: HostTensor = new HostTensor(Number(pointer[0]), shape, dtype, (address) => {
-      this.#tensors.delete(tensor)
-      this.library.call('ps_free', this.context, address)
-    })
+    const address = Number(pointer[0])
+    const tensor: Tensor =
+      this.#backend === 'cpu'
+        ? new HostTensor(address, shape, dtype, () => this.release(tensor))
+        : new DeviceTensor(this, address, shape, dtype, null)
     this.#tensors.add(tensor)
     return tensor
+  }
+
+  /** For a tensor that is being freed. */
+  release(tensor: Tensor): void {
+    this.#tensors.delete(tensor)
+    this.library.call('ps_free', this.context, tensor.pointer)
   }
 
   upload(array: Int32Array | Float32Array | Uint32Array, shape: number[] = [array.length]): Tensor {

@@ -1,6 +1,6 @@
 // Device memory with a shape, and matrices packed for the linear op. A tensor may be larger than what an op uses of it.
-// On the CPU read() and write() go through a view of the memory itself, nothing is copied twice. free() detaches the
-// view: arrays that read() gave are then empty, not windows on memory of others.
+// On the CPU read() and write() go through a view of the memory itself, nothing is copied twice; free() detaches the
+// view: arrays that read() gave are then empty, not windows on memory of others. On a GPU they copy.
 import koffi from 'koffi'
 import type { Device, DType } from './device.ts'
 
@@ -23,6 +23,7 @@ export type Tensor = {
   free(): void
 }
 
+/** In memory that this process reads and writes itself. */
 export class HostTensor implements Tensor {
   readonly pointer: number
   readonly shape: readonly number[]
@@ -50,29 +51,19 @@ export class HostTensor implements Tensor {
 
   write(array: Int32Array | Float32Array | Uint32Array, offset = 0): void {
     const begin = offset * elementBytes[this.dtype]
-    if (begin + array.byteLength > this.bytes) {
-      throw new RangeError(
-        `write of ${array.byteLength} bytes at ${begin} into a tensor [${this.shape}] of ${this.bytes} bytes`,
-      )
-    }
+    checkWrite(this, begin, array.byteLength)
     const from = new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
     new Uint8Array(this.#live(), this.#begin + begin, array.byteLength).set(from)
   }
 
   read(): Int32Array | Float32Array {
-    if (this.dtype === 'f32') return new Float32Array(this.#live(), this.#begin, this.bytes / 4)
-    if (this.dtype === 'i32') return new Int32Array(this.#live(), this.#begin, this.bytes / 4)
-    throw new TypeError(`a ${this.dtype} tensor cannot be read as numbers`)
+    return numbersOf(this, this.#live(), this.#begin)
   }
 
   rows(from: number, to: number): Tensor {
-    const [count = 0, ...rest] = this.shape
-    if (!(0 <= from && from <= to && to <= count)) {
-      throw new RangeError(`rows [${from}, ${to}) of a tensor [${this.shape}]`)
-    }
-    const begin = from * rest.reduce((product, size) => product * size, elementBytes[this.dtype])
+    const { begin, shape } = rowsOf(this, from, to)
     const memory = { buffer: this.#live(), begin: this.#begin + begin }
-    return new HostTensor(this.pointer + begin, [to - from, ...rest], this.dtype, null, memory)
+    return new HostTensor(this.pointer + begin, shape, this.dtype, null, memory)
   }
 
   free(): void {
@@ -83,9 +74,84 @@ export class HostTensor implements Tensor {
   }
 
   #live(): ArrayBuffer {
-    if (!this.#memory) throw new Error(`a tensor [${this.shape}] is used after it was freed`)
-    return this.#memory
+    return this.#memory ?? usedAfterFree(this)
   }
+}
+
+/** In memory of a GPU: read() and write() copy, and wait for what was enqueued before. */
+export class DeviceTensor implements Tensor {
+  readonly pointer: number
+  readonly shape: readonly number[]
+  readonly dtype: DType
+  readonly bytes: number
+  readonly #device: Device
+  /** Of the tensor whose memory it is, if not its own. */
+  readonly #owner: DeviceTensor | null
+  #isFreed = false
+
+  constructor(device: Device, pointer: number, shape: readonly number[], dtype: DType, owner: DeviceTensor | null) {
+    this.#device = device
+    this.pointer = pointer
+    this.shape = shape
+    this.dtype = dtype
+    this.bytes = shape.reduce((product, size) => product * size, elementBytes[dtype])
+    this.#owner = owner
+  }
+
+  write(array: Int32Array | Float32Array | Uint32Array, offset = 0): void {
+    const begin = offset * elementBytes[this.dtype]
+    checkWrite(this, begin, array.byteLength)
+    this.#copy('ps_memcpy_h2d', this.pointer + begin, array, array.byteLength)
+  }
+
+  read(): Int32Array | Float32Array {
+    const copy = numbersOf(this, new ArrayBuffer(this.bytes), 0)
+    this.#copy('ps_memcpy_d2h', copy, this.pointer, this.bytes)
+    return copy
+  }
+
+  rows(from: number, to: number): Tensor {
+    const { begin, shape } = rowsOf(this, from, to)
+    return new DeviceTensor(this.#device, this.pointer + begin, shape, this.dtype, this.#owner ?? this)
+  }
+
+  free(): void {
+    if (this.#isFreed || this.#owner) return
+    this.#isFreed = true
+    this.#device.release(this)
+  }
+
+  #copy(name: string, to: number | NodeJS.ArrayBufferView, from: number | NodeJS.ArrayBufferView, bytes: number): void {
+    if ((this.#owner ?? this).#isFreed) usedAfterFree(this)
+    if (bytes === 0) return
+    const { library, context } = this.#device
+    library.call(name, context, 0, to, from, bytes)
+    library.call('ps_stream_sync', context, 0)
+  }
+}
+
+function checkWrite({ shape, bytes }: Tensor, begin: number, count: number): void {
+  if (begin + count <= bytes) return
+  throw new RangeError(`write of ${count} bytes at ${begin} into a tensor [${shape}] of ${bytes} bytes`)
+}
+
+function rowsOf(tensor: Tensor, from: number, to: number): { begin: number; shape: number[] } {
+  const [count = 0, ...rest] = tensor.shape
+  if (!(0 <= from && from <= to && to <= count)) {
+    throw new RangeError(`rows [${from}, ${to}) of a tensor [${tensor.shape}]`)
+  }
+  const begin = from * rest.reduce((product, size) => product * size, elementBytes[tensor.dtype])
+  return { begin, shape: [to - from, ...rest] }
+}
+
+function numbersOf({ dtype, bytes }: Tensor, memory: ArrayBuffer, begin: number): Int32Array | Float32Array {
+  if (dtype === 'f32') return new Float32Array(memory, begin, bytes / 4)
+  if (dtype === 'i32') return new Int32Array(memory, begin, bytes / 4)
+  throw new TypeError(`a ${dtype} tensor cannot be read as numbers`)
+}
+
+function usedAfterFree({ shape }: Tensor): never {
+  throw new Error(`a tensor [${shape}] is used after it was freed`)
 }
 
 /** [n, k] as in a checkpoint, y = x W^T, in the layout that the kernels want. */

@@ -40,7 +40,14 @@ function cudaRecipe(targets: string[]): Recipe {
     sources: globSync(`${folder}*.cu`).sort(),
     sets: { cuda: targets.flatMap(targetFlags) },
     flags: ['-x', 'cu', ...flags, '-Xcompiler', '-fPIC,-fvisibility=hidden,-Wall'],
-    linkFlags: ['-cudart', 'static', '-Xlinker', '--exclude-libs,ALL,--no-undefined', ...targets.flatMap(targetFlags), '-ldl'],
+    linkFlags: [
+      '-cudart',
+      'static',
+      '-Xlinker',
+      '--exclude-libs,ALL,--no-undefined',
+      ...targets.flatMap(targetFlags),
+      '-ldl',
+    ],
   }
 }
 

@@ -64,7 +64,7 @@ async function build(
   )
   const missing = units.filter(({ object }) => !existsSync(object))
   await compileAll(recipe.compiler, missing, progressLine(recipe.title, log, began))
-  await link(recipe, units, join(folder, libraryName(recipe.backend)))
+  await link(recipe, units, own, join(folder, libraryName(recipe.backend)))
   replace(join(own, 'stamp'), stampOf(sources.hash, version))
   removeOthers(join(own, 'objects'), new Set(units.map(({ object }) => object)))
   const seconds = (performance.now() - began) / 1000
@@ -88,11 +88,17 @@ function readSources(recipe: Recipe): Sources {
   const generated = {
     'ops.h': opsHeader(prototypes),
     'dispatch.cpp': dispatchSource(prototypes, headerHash, Object.keys(recipe.sets)),
+    // The linker exports these and nothing that the C++ library brings along.
+    'exports.map': `{ global: ${prototypes.map(({ name }) => `${name};`).join(' ')} local: *; };\n`,
   }
   const read = (files: string[]) => files.map((file) => readFileSync(file, 'utf8')).join('\n')
   const headers = [generated['ops.h'], read(recipe.headers)].join('\n')
   const flags = JSON.stringify([recipe.flags, recipe.linkFlags, recipe.sets])
-  return { generated, headers, hash: hash([headers, generated['dispatch.cpp'], read(recipe.sources), flags].join('\n')) }
+  return {
+    generated,
+    headers,
+    hash: hash([headers, ...Object.values(generated), read(recipe.sources), flags].join('\n')),
+  }
 }
 
 function unitsOf(recipe: Recipe, source: string, folder: string, common: string): Unit[] {
@@ -107,11 +113,7 @@ function unitsOf(recipe: Recipe, source: string, folder: string, common: string)
   })
 }
 
-async function compileAll(
-  compiler: string,
-  units: Unit[],
-  onDone: (done: number, of: number) => void,
-): Promise<void> {
+async function compileAll(compiler: string, units: Unit[], onDone: (done: number, of: number) => void): Promise<void> {
   const queue = [...units]
   let done = 0
   const worker = async () => {
@@ -126,11 +128,12 @@ async function compileAll(
 }
 
 /** Objects of the first set come first: the linker keeps the first of equal inline functions. */
-async function link({ compiler, sets, linkFlags }: Recipe, units: Unit[], library: string): Promise<void> {
+async function link({ compiler, sets, linkFlags }: Recipe, units: Unit[], folder: string, library: string): Promise<void> {
   const first = `-${Object.keys(sets)[0]}-`
   const objects = units.map(({ object }) => object)
   objects.sort((a, b) => Number(b.includes(first)) - Number(a.includes(first)))
-  await run(compiler, ['-shared', ...linkFlags, ...objects, '-o', `${library}.partial`])
+  const exports = ['-Xlinker', `--version-script=${join(folder, 'generated', 'exports.map')}`]
+  await run(compiler, ['-shared', ...exports, ...linkFlags, ...objects, '-o', `${library}.partial`])
   renameSync(`${library}.partial`, library)
 }
 

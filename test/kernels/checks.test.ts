@@ -107,10 +107,3 @@ test('a command list that is cut off or unknown is refused', () => {
   refused(() => exec(7, 4, 0, 0), /record 0 is cut off/)
   refused(() => exec(7, 1, 0, 0), /ps_add: the record has 1 arguments, the op takes 4/)
 })
-
-test('an unknown instruction set and a bad number of threads are refused', () => {
-  const device = open('plain')
-  const create = (options: string) => () => device.library.call('ps_ctx_create', 0, options, new BigUint64Array(1))
-  refused(create('{"isa":"sse9"}'), /isa is sse9; this library has auto, plain/)
-  refused(create('{"threads":-1}'), /threads is -1, not in 0..1024/)
-})

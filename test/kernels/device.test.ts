@@ -2,11 +2,22 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Device } from '../../engine/native/device.ts'
+import { KernelError } from '../../engine/native/library.ts'
+import type { Backend } from '../../engine/native/location.ts'
 import { numbers, open, run } from './devices.ts'
 
 test('a library that is not built is named, with the command that builds it', () => {
-  const openCuda = () => Device.open({ backend: 'cuda', threads: 1 })
-  assert.throws(openCuda, /libpagestream_cuda\.so is not built yet; build it: npm run kernels/)
+  const openOther = () => Device.open({ backend: 'other' as Backend, threads: 1 })
+  assert.throws(openOther, /libpagestream_other\.so is not built yet; build it: npm run build:cuda/)
+})
+
+test('an unknown instruction set and a bad number of threads are refused', () => {
+  const { library } = open('plain')
+  const create = (options: string) => () => library.call('ps_ctx_create', 0, options, new BigUint64Array(1))
+  const isInvalid = (message: RegExp) => (error: unknown) =>
+    error instanceof KernelError && error.code === -1 && message.test(error.message)
+  assert.throws(create('{"isa":"sse9"}'), isInvalid(/isa is sse9; this library has auto, plain/))
+  assert.throws(create('{"threads":-1}'), isInvalid(/threads is -1, not in 0..1024/))
 })
 
 test('memory begins zeroed, is written in place and read without a copy', () => {

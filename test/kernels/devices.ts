@@ -3,11 +3,15 @@
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
 import { Device } from '../../engine/native/device.ts'
+import type { Backend } from '../../engine/native/location.ts'
 import { Commands } from '../../engine/native/ops.ts'
 import type { Tensor, Weight } from '../../engine/native/tensor.ts'
 import { buildKernels } from '../../scripts/build.ts'
+import { buildCuda, buildEmulated } from '../../scripts/kernels/cuda.ts'
 
-await buildKernels()
+/** BACKEND=cuda or emulated runs the op tests on the CUDA kernels: on this machine's GPU, or on its CPU. */
+export const backend = (process.env.BACKEND ?? 'cpu') as Backend
+await { cpu: buildKernels, cuda: () => buildCuda({ targets: ['native'] }), emulated: buildEmulated }[backend]()
 
 export type Isa = 'plain' | 'avx2' | 'avx512'
 const opened: Device[] = []
@@ -15,13 +19,15 @@ after(() => {
   for (const device of opened) device.close()
 })
 
+/** A GPU has one instruction set, whatever isa says, and is deterministic here, as the CPU always is. */
 export function open(isa: Isa, threads = 2, debug = true): Device {
-  const device = Device.open({ backend: 'cpu', threads, isa, debug })
+  const device = Device.open({ backend, threads, isa, debug, deterministic: true })
   opened.push(device)
   return device
 }
 
 export const isas: Isa[] = (['plain', 'avx2', 'avx512'] as const).filter((isa) => {
+  if (backend !== 'cpu') return isa === 'plain'
   try {
     Device.open({ backend: 'cpu', threads: 1, isa }).close()
     return true

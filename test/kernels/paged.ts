@@ -2,15 +2,27 @@
 // any size and through any block table, and the same by a naive float64 loop over the whole sequence.
 import type { Device } from '../../engine/native/device.ts'
 import type { Heads } from '../../engine/native/ops.ts'
+import { readBf16, uploadBf16 } from './bf16.ts'
 import { numbers, poisoned, run, toBf16 } from './devices.ts'
 
 export type KvDType = 'f32' | 'f16' | 'bf16'
-export type Layout = { heads: Heads; length: number; blockSize: number; kv: KvDType; seed?: number }
+export type Layout = {
+  heads: Heads
+  length: number
+  blockSize: number
+  kv: KvDType
+  /** Of qkv and the output; f32 if absent. The CPU takes no other. */
+  activations?: 'bf16'
+}
 export type Options = { scale: number; softcap: number; window: number }
 
 export const plainOptions: Options = { scale: 0.3, softcap: 0, window: 0 }
+const poison = ([rows, width]: number[]) => new Float32Array(rows! * width!).fill(Number.NaN)
 const widthOf = ({ query, kv, size }: Heads) => (query + 2 * kv) * size
-const qkvOf = ({ heads, length, seed = 1 }: Layout) => numbers(length * widthOf(heads), seed, 2)
+const qkvOf = ({ heads, length, activations }: Layout) => {
+  const values = numbers(length * widthOf(heads), 1, 2)
+  return activations === 'bf16' ? values.map(toBf16) : values
+}
 
 const rounders: Record<KvDType, (value: number) => number> = {
   f32: (value) => value,
@@ -26,7 +38,7 @@ export function attend(
   chunks: number[],
   order?: number[],
 ): Float32Array {
-  const { heads, length, blockSize, kv } = layout
+  const { heads, length, blockSize, kv, activations } = layout
   const qkv = qkvOf(layout)
   const table = order ?? Array.from({ length: Math.ceil(length / blockSize) }, (_, i) => i)
   const shape = [Math.max(...table) + 1, heads.kv, blockSize, heads.size]
@@ -34,12 +46,14 @@ export function attend(
   const outputs = new Float32Array(length * heads.query * heads.size)
   let done = 0
   for (const tokens of chunks) {
-    const rows = device.upload(qkv.slice(done * widthOf(heads), (done + tokens) * widthOf(heads)))
+    const input = qkv.slice(done * widthOf(heads), (done + tokens) * widthOf(heads))
+    const rows = activations === 'bf16' ? uploadBf16(device, input, [input.length]) : device.upload(input)
     const slots = Int32Array.from({ length: tokens }, (_, i) => {
       const position = done + i
       return table[Math.floor(position / blockSize)]! * blockSize + (position % blockSize)
     })
-    const out = poisoned(device, [tokens, heads.query * heads.size])
+    const shape = [tokens, heads.query * heads.size]
+    const out = activations === 'bf16' ? uploadBf16(device, poison(shape), shape) : poisoned(device, shape)
     const batch = {
       queryStart: device.upload(Int32Array.of(0, tokens)),
       kvLength: device.upload(Int32Array.of(done + tokens)),
@@ -51,7 +65,7 @@ export function attend(
       commands.kvWrite(cache, rows, device.upload(slots), tokens, heads)
       commands.attention(out, rows, cache, batch, heads, options)
     })
-    outputs.set(out.read() as Float32Array, done * heads.query * heads.size)
+    outputs.set(activations === 'bf16' ? readBf16(device, out) : out.read(), done * heads.query * heads.size)
     done += tokens
   }
   return outputs

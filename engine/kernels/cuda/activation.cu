@@ -45,7 +45,8 @@ void add(Context& ctx, ps_ptr x, ps_ptr y, int64_t n, int32_t dtype) {
   const int64_t blocks = std::min<int64_t>(ceil_div(n, kThreads), 8 * ctx.processors);
   with_activations(dtype, [&](auto type) {
     using T = decltype(type);
-    launch(ctx, accumulate<T>, dim3(blocks), kThreads, 0, ctx.tensor<T>("x", x, n), ctx.tensor<T>("y", y, n), n);
+    T* sums = ctx.tensor<T>("x", x, n);
+    launch(ctx, accumulate<T>, dim3(blocks), kThreads, 0, sums, ctx.tensor<T>("y", y, n), n);
   });
 }
 
