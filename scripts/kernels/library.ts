@@ -128,7 +128,12 @@ async function compileAll(compiler: string, units: Unit[], onDone: (done: number
 }
 
 /** Objects of the first set come first: the linker keeps the first of equal inline functions. */
-async function link({ compiler, sets, linkFlags }: Recipe, units: Unit[], folder: string, library: string): Promise<void> {
+async function link(
+  { compiler, sets, linkFlags }: Recipe,
+  units: Unit[],
+  folder: string,
+  library: string,
+): Promise<void> {
   const first = `-${Object.keys(sets)[0]}-`
   const objects = units.map(({ object }) => object)
   objects.sort((a, b) => Number(b.includes(first)) - Number(a.includes(first)))

@@ -108,16 +108,17 @@ function batched(device: Device): Float32Array {
   return out.rows(3, 3 + length).read() as Float32Array
 }
 
-test('blocks are copied whole, in k and in v', () => {
+test('blocks are copied whole, in k and in v, pair after pair', () => {
   const device = open(isas.at(-1)!)
   const shape = [4, 2, 3, 8]
   const [k, v] = [numbers(192, 1), numbers(192, 2)]
   const cache = { k: device.upload(k, shape), v: device.upload(v, shape), blockSize: 3 }
-  run(device, (commands) => commands.kvCopyBlocks(cache, device.upload(Int32Array.of(0, 3, 1, 2)), 2))
+  run(device, (commands) => commands.kvCopyBlocks(cache, device.upload(Int32Array.of(0, 3, 1, 2, 3, 1)), 3))
   const copied = (before: Float32Array) => {
     const expected = before.slice()
     expected.copyWithin(3 * 48, 0, 48)
     expected.copyWithin(2 * 48, 48, 96)
+    expected.copyWithin(48, 0, 48)
     return expected
   }
   assertSameBits(cache.k.read(), copied(k), 'k')

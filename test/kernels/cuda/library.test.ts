@@ -12,7 +12,11 @@ const withoutCompiler = !(await hasCudaCompiler()) && 'nvcc is not installed'
 
 function exportedBy(library: string): string[] {
   const table = execFileSync('nm', ['-D', '--defined-only', library], { encoding: 'utf8' })
-  return table.trim().split('\n').map((line) => line.split(' ').at(-1)!).sort()
+  return table
+    .trim()
+    .split('\n')
+    .map((line) => line.split(' ').at(-1)!)
+    .sort()
 }
 
 const header = readHeader()
