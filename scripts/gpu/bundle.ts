@@ -3,7 +3,17 @@
 //   tar -xJf bundle.tar.xz && pagestream/run serve        or        pagestream/scripts/gpu/run.sh all
 // Node runs the TypeScript as it is. The kernels are built again where nvcc is found.
 import { execFileSync } from 'node:child_process'
-import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { buildKernels } from '../build.ts'
@@ -48,10 +58,10 @@ function copyProgram(path: string): void {
   for (const each of [bin, lib]) mkdirSync(each, { recursive: true })
   const linked = execFileSync('ldd', [path], { encoding: 'utf8' }).matchAll(/=> (\/\S+)/g)
   for (const [, library] of linked) {
-    if (!/\/(libc|libm|libstdc\+\+|libgcc_s)\.so/.test(library!))
-      cpSync(library!, join(lib, basename(library!)), { dereference: true })
+    const comesWithSystem = /\/(libc|libm|libstdc\+\+|libgcc_s)\.so/.test(library!)
+    if (!comesWithSystem) copyFileSync(library!, join(lib, basename(library!)))
   }
-  cpSync(path, join(lib, basename(path)), { dereference: true })
+  copyFileSync(path, join(lib, basename(path)))
   const script = `#!/bin/sh\nhere=$(dirname "$0")/../lib\nLD_LIBRARY_PATH=$here exec "$here/${basename(path)}" "$@"\n`
   write(join(bin, basename(path)), script)
 }

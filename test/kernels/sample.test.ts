@@ -121,6 +121,12 @@ test('top-k over a large vocabulary keeps the k highest and those equal to the l
   }
 })
 
+test('of equal tokens, top-p keeps the lowest ids, as many as begin below the share', () => {
+  // Weights 1, four times e^-1 and e^-2: 0.6 of the total is reached within the second of the four.
+  const { kept } = sample(open('plain'), [{ logits: [2, 1, 1, 1, 1, 0], topP: 0.6 }])[0]!
+  assert.deepEqual([...kept.keys()].sort(), [0, 1, 2])
+})
+
 test('temperature 0 takes the likeliest token, of equal ones the lowest id', () => {
   const logits = [1, 5, 2, 5, 5]
   const device = open('plain')

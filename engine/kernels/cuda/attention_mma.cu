@@ -124,7 +124,7 @@ __device__ void attend_chunk(const Stage<HD>& stage, const uint32_t (&q)[HD / 16
 }
 
 template <int HD, int WARPS>
-__global__ void __launch_bounds__(32 * WARPS) attend_tiles(Batch batch, Shape shape, Plan plan, bool small) {
+__global__ void __launch_bounds__(32 * WARPS, 1) attend_tiles(Batch batch, Shape shape, Plan plan, bool small) {
   PS_SHARED(memory);
   Shared<HD, WARPS>& shared = *reinterpret_cast<Shared<HD, WARPS>*>(memory);
   const int lane = threadIdx.x % 32, column = threadIdx.x;

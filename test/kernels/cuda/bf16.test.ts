@@ -121,16 +121,12 @@ test('attention on tensor cores equals a float64 loop up to the rounding of weig
   const cases: Layout[] = [
     { heads: { query: 1, kv: 1, size: 8 }, length: 1, blockSize: 16, ...bf16 },
     { heads: { query: 4, kv: 4, size: 24 }, length: 37, blockSize: 5, ...bf16 },
-    { heads: { query: 8, kv: 2, size: 64 }, length: 130, blockSize: 16, ...bf16 },
-    { heads: { query: 7, kv: 1, size: 80 }, length: 70, blockSize: 1, ...bf16 },
-    { heads: { query: 2, kv: 1, size: 128 }, length: 290, blockSize: 32, ...bf16 },
+    { heads: { query: 8, kv: 2, size: 64 }, length: 67, blockSize: 16, ...bf16 },
+    { heads: { query: 7, kv: 1, size: 80 }, length: 40, blockSize: 1, ...bf16 },
+    { heads: { query: 1, kv: 1, size: 128 }, length: 270, blockSize: 32, ...bf16 },
   ]
   for (const layout of cases)
-    for (const options of [
-      plainOptions,
-      { scale: 0.1, softcap: 3, window: 0 },
-      { scale: 0.1, softcap: 0, window: 33 },
-    ]) {
+    for (const options of [plainOptions, { scale: 0.1, softcap: 3, window: 33 }]) {
       const chunks = layout.length > 3 ? [layout.length - 2, 1, 1] : [layout.length]
       const actual = attend(device, layout, options, chunks)
       assertClose(actual, exactAttention(layout, options), 1e-2, JSON.stringify({ layout, options }))
@@ -138,19 +134,13 @@ test('attention on tensor cores equals a float64 loop up to the rounding of weig
 })
 
 test('attention on tensor cores: prefill, chunks, decode and shuffled blocks give the same bits', () => {
-  const long: Layout = { heads: { query: 6, kv: 2, size: 24 }, length: 530, blockSize: 16, ...bf16 }
+  const long: Layout = { heads: { query: 3, kv: 1, size: 24 }, length: 530, blockSize: 16, ...bf16 }
+  const order = Array.from({ length: 34 }, (_, i) => (i * 7) % 34)
   for (const options of [plainOptions, { ...plainOptions, window: 100 }]) {
     const whole = attend(device, long, options, [530])
-    assertSameBits(attend(device, long, options, [1, 200, 7, 255, 67]), whole, 'chunks')
-    const order = Array.from({ length: 34 }, (_, i) => (i * 7) % 34)
-    const decoded = attend(
-      device,
-      { ...long, blockSize: 16 },
-      options,
-      [250, ...Array<number>(20).fill(1), 255, 1, 1, 3],
-      order,
-    )
-    assertSameBits(decoded, whole, 'decode through a shuffled table')
+    // Up to five rows are one small tile, which is cut by partitions.
+    assertSameBits(attend(device, long, options, [1, 200, 7, 2, 255, 1, 1, 63]), whole, 'chunks and decode')
+    assertSameBits(attend(device, long, options, [250, 275, 3, 1, 1], order), whole, 'a shuffled table')
     assertSameBits(attend(device, { ...long, blockSize: 7 }, options, [500, 5, 25]), whole, 'blocks of 7')
   }
 })
