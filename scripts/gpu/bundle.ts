@@ -96,7 +96,7 @@ write(
   `#!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd)
 export PATH="$here/bin:$PATH" HOME="\${HOME:-$here}"
-exec node "$here/scripts/pagestream.cjs" "$@"
+exec node "$here/scripts/cli.ts" "$@"
 `,
 )
 const bundle = join(folder, 'bundle.tar.xz')

@@ -34,6 +34,7 @@ sanitize() {
 
 kernels() { node scripts/gpu/kernels.ts --json "$out/kernels.json"; }
 
+ls /dev/nvidia[0-9]* >/dev/null 2>&1 || { echo "there is no NVIDIA GPU here" >&2; exit 1; }
 case "${1:-}" in
   build | ops | sanitize | kernels) "$1" ;;
   all) build; ops; sanitize; kernels ;;
