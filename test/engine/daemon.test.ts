@@ -10,30 +10,10 @@ import type { Job, Sampling } from '../../queue/job.ts'
 import { alphabetVocab, EngineDouble, LETTERS, settled } from '../doubles/engine.ts'
 import { QueueDouble } from '../doubles/queue.ts'
 import { ManualClock } from '../queue/clock.ts'
+import { greedy } from './scheduler/requests.ts'
 
 function job(id: string, options: Partial<Sampling> = {}, prompt = [0]): Job {
-  const sampling: Sampling = {
-    n: 1,
-    maxTokens: 5,
-    minTokens: 0,
-    temperature: 0,
-    topP: 1,
-    topK: 0,
-    minP: 0,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    repetitionPenalty: 1,
-    logitBias: [],
-    allowedTokenIds: null,
-    seed: '0',
-    stop: [],
-    stopTokenIds: [],
-    ignoreEos: false,
-    includeStopString: false,
-    skipSpecialTokens: true,
-    logprobs: null,
-    ...options,
-  }
+  const sampling: Sampling = { ...greedy, maxTokens: 5, ...options }
   return {
     id,
     model: 'm',

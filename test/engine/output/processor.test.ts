@@ -7,32 +7,13 @@ import { OutputProcessor, type SequenceOutput } from '../../../engine/output/pro
 import { Vocab } from '../../../engine/output/vocab.ts'
 import { decodeElement, type Element, encodeFinish, encodeToken } from '../../../queue/event.ts'
 import type { Sampling } from '../../../queue/job.ts'
+import { greedy } from '../scheduler/requests.ts'
 
 const fixture = JSON.parse(readFileSync(new URL('../../fixtures/tokenizers/mistral_v1.json', import.meta.url), 'utf8'))
 const vocab = new Vocab(JSON.stringify(fixture.tokenizer))
 const EOS = 2
 
-const sampling: Sampling = {
-  n: 1,
-  maxTokens: 100,
-  minTokens: 0,
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
-  logitBias: [],
-  allowedTokenIds: null,
-  seed: '0',
-  stop: [],
-  stopTokenIds: [],
-  ignoreEos: false,
-  includeStopString: false,
-  skipSpecialTokens: true,
-  logprobs: null,
-}
+const sampling: Sampling = { ...greedy, maxTokens: 100 }
 
 type End = { finish: 'stop' | 'length'; stopTokenId?: number }
 
